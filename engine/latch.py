@@ -25,7 +25,7 @@ class Latch:
         self._waiting: list[SimpleQueue[None]] = []
 
     def is_set(self) -> bool:
-        """Return whether it is set."""
+        """Return whether the flag is set."""
         return self._is_set
 
     def set(self) -> None:

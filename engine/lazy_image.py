@@ -1,4 +1,4 @@
-"""Pixels of a decoded frame: its planes, and a BGR image that is made of them on demand."""
+"""Pixels of a decoded frame: its planes, and a BGR image made from them on demand."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class LazyImage(ABC):
         """Return the (H, W) uint8 brightness as it was decoded, read-only; None if its format has no such plane."""
 
     def planes(self) -> YuvPlanes | None:
-        """Return the decoded planes, read-only; None if they are not 4:2:0 with 8 bits, or of an unusual matrix."""
+        """Return the decoded planes, read-only; None if they are not 8-bit 4:2:0, or use an unusual colour matrix."""
         return None
 
 
@@ -105,7 +105,7 @@ class MayBeLazy:
 
 
 def why_no_image(value: Any) -> str | None:
-    """Return what a value is that cannot be the image of a frame, with the remedy; None for an image.
+    """Describe a value that cannot be the image of a frame, with the remedy; None for an image.
 
     >>> why_no_image("bus.jpg")
     "a str: expected uint8 (H, W, 3) in BGR order, as cv2.imread('bus.jpg') returns it"

@@ -252,7 +252,7 @@ class CompleteDetector(Detector, Protocol):
         """Return the device and backend that run it."""
 
     def prepare(self) -> bool:
-        """Return whether `open` need not wait for another process; called until it does, and never blocks."""
+        """Return whether `open` can proceed without waiting for another process; polled until true, never blocks."""
 
 
 class DetectorBase:

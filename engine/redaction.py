@@ -48,14 +48,14 @@ _TRAILING = ":,;.)]}'\""  # punctuation of the sentence around an address
 
 
 class _Values:
-    """The registered values, longest first, so that no part of a longer one remains, and the names to leave."""
+    """The registered values, longest first, so that no part of a longer one remains, and the names to keep."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: dict[str, None] = {}
         self._names: dict[str, None] = {}
         self.longest_first: tuple[str, ...] = ()
-        self.names: re.Pattern[str] | None = None  # of names that contain a value, as whole words
+        self.names: re.Pattern[str] | None = None  # matches names that contain a value, as whole words
 
     def copy(self) -> _Values:
         """Return the same values, to which others can be added."""
@@ -311,7 +311,7 @@ def _is_token(segment: str) -> bool:
     return len(segment) >= MIN_TOKEN_CHARS and has_both and "." not in segment
 
 
-def _is_random(segment: str) -> bool:  # a key like those of UniFi, `fJ6kQ2nR8sXw3bTz`, and no word
+def _is_random(segment: str) -> bool:  # a key like UniFi's, `fJ6kQ2nR8sXw3bTz`, rather than a word
     return _is_token(segment) and segment.isalnum() and segment.lower() != segment != segment.upper()
 
 
@@ -340,7 +340,7 @@ def _without_values(text: str) -> str:
     names = _values.names
     if names is None:
         return _hidden_in(text)
-    pieces = names.split(text)  # every second one is a name
+    pieces = names.split(text)  # every second piece is a name
     return "".join(piece if n % 2 else _hidden_in(piece) for n, piece in enumerate(pieces))
 
 

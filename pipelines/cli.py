@@ -147,7 +147,7 @@ def main() -> NoReturn:
 def _run(words: list[str]) -> NoReturn:
     keep_readable(os.getcwd(), str(Path.home()))
     for word in words:
-        hide_address(word)  # before any message can quote it
+        hide_address(word)  # registered before any message can quote it
     try:
         app_for(words)(with_values(words))
         sys.stdout.flush()

@@ -326,7 +326,7 @@ def show_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Print a table with the keys of its rows as columns."""
     table = _new_table(title=cell(title), box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for number, name in enumerate(rows[0] if rows else ()):
-        table.add_column(cell(name), no_wrap=number == 0, overflow="fold")  # narrow or not, nothing is cut off
+        table.add_column(cell(name), no_wrap=number == 0, overflow="fold")  # even a narrow terminal cuts nothing off
     for row in rows:
         table.add_row(*(cell(value) for value in row.values()))
     show_table(table)

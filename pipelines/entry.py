@@ -15,7 +15,7 @@ INTERRUPTED = 130
 def main() -> None:
     """Run the command line."""
     fill_standard_streams()
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # its lines about damaged images are no lines of our log
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # its messages about damaged images do not belong in our log
     for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
         if number == _signal.SIGHUP and _signal.getsignal(number) == _signal.SIG_IGN:
             continue  # nohup

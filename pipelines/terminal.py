@@ -64,7 +64,7 @@ class SteadyStream(io.TextIOBase):
         return True
 
     def isatty(self) -> bool:
-        """Return whether it writes to a terminal."""
+        """Return whether the stream writes to a terminal."""
         return self._stream.isatty()
 
     def fileno(self) -> int:

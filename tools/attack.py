@@ -249,7 +249,7 @@ def on_engine(surface: str, seconds: float, seed: int) -> Result:
         if surface == "streams":
             with hostile_camera(_streams(rng, tries)) as camera:
                 settings = ("sources.1.backoff_max_s=0.2", "sources.1.open_timeout_s=2")
-                with Lab({"evil": camera.url()}, *settings, ready=("evil",)) as lab:  # its reader is part of the base
+                with Lab({"evil": camera.url()}, *settings, ready=("evil",)) as lab:  # the baseline includes its reader
                     verdict = lab.play(play)
         else:
             with Lab({}, f"publish.snapshot={snapshot}") as lab:

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Kill and freeze nodes and the controller of a real fleet on this machine, roll out models, and print the results.
 
-usage: tools/fleet_check.py [kill] [freeze] [head] [roll] [sim] [--cameras 20] [--fps 10] [--lease 2] Uses two local
-engines. Exit code 1 if an epoch decreased at the reader, a message from a former owner got through, cameras did not
-come back, the ledger was wrong after a restart, or a bad model stayed. Times are printed for people to judge.
+usage: tools/fleet_check.py [kill] [freeze] [head] [roll] [sim] [--cameras 20] [--fps 10] [--lease 2]
+
+Uses two local engines. Exit code 1 if an epoch decreased at the reader, a message from a former owner got through,
+cameras did not come back, the ledger was wrong after a restart, or a bad model stayed. Times are printed for people to
+judge.
 """
 
 from __future__ import annotations

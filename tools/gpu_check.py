@@ -180,7 +180,7 @@ def run_here(section: Section) -> Finding:
 
 
 def _plain(value: Any) -> Any:
-    """Return facts as JSON can hold them; it has no infinity, and a graph that cannot be recorded takes that long."""
+    """Return facts in a form that JSON can hold: it has no infinity, the time of a graph that cannot be recorded."""
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -324,7 +324,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.section is not None:
         answer = Path(os.environ["GPU_CHECK_ANSWER"])
         finding = run_here(next(section for section in planned if section.name == chosen.section))
-        written = answer.with_suffix(".part")  # a process killed while it writes leaves no half of an answer
+        written = answer.with_suffix(".part")  # a process killed while writing leaves no partial answer
         written.write_text(json.dumps(asdict(finding)))
         written.replace(answer)
         return 0

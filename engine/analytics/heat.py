@@ -36,7 +36,7 @@ def _cells(chunks: list[Chunk], size_wh: tuple[int, int]) -> tuple[Floats, NDArr
 
 
 class HeatTotal:
-    """Seconds per cell of all classes at one time; computed when they are first asked for."""
+    """Seconds per cell, summed over all classes, at one time; computed on first access."""
 
     def __init__(self, grids: list[NDArray[np.float64]], chunks: list[Chunk], size_wh: tuple[int, int]) -> None:
         self._parts = grids, chunks, size_wh

@@ -56,7 +56,7 @@ class Eligibility:
     def note(
         self,
         rows: Rows,
-        picture_height: int,
+        frame_height: int,
         now_s: float,
         *,
         newest_s: float,
@@ -67,7 +67,7 @@ class Eligibility:
 
         Args:
             rows: columns of the observed identities.
-            picture_height: of the frame in pixels.
+            frame_height: of the frame in pixels.
             now_s: time of the frame.
             newest_s: no object was first seen later.
             is_shadowed: whether any object may have been a shadow within `SHADOW_S`.
@@ -78,14 +78,14 @@ class Eligibility:
         oldest_s = now_s - self.min_seen_s + _ROUNDING_S
         if newest_s > oldest_s:
             eligible &= rows["first_s"] <= oldest_s
-        if self.min_seen_s <= 2 * _ROUNDING_S:  # else the second observation is implied
+        if self.min_seen_s <= 2 * _ROUNDING_S:  # otherwise `min_seen_s` already implies two observations
             eligible &= hits >= 2
         if is_shadowed:
             eligible &= rows["shadow_s"] < now_s - SHADOW_S
         if has_parked and self.ignore_parked:
             eligible &= ~rows["parked"]
         if self.min_height is not None or self.max_height is not None:
-            share = (rows["box"][3] - rows["box"][1]) / picture_height
+            share = (rows["box"][3] - rows["box"][1]) / frame_height
             eligible &= (share >= (self.min_height or 0)) & (share <= (self.max_height or np.inf))
 
 
@@ -145,15 +145,15 @@ def shadows(box: Floats, class_id: Floats, score: Floats, width: list[float]) ->
 def _parts_of_few(
     box: Floats, class_id: Floats, score: Floats, order: list[int], begins: list[int], reach: float
 ) -> list[int]:
-    """Return which of few boxes are a shadow of another; plain numbers are faster than columns for few.
+    """Return which boxes are a shadow of another; for a few boxes, plain numbers are faster than columns.
 
     Args:
         box: (4, N) pixels.
         class_id: (N,).
         score: (N,).
         order: of the left edges.
-        begins: places in `order` that the next left edge follows within `reach`.
-        reach: farthest distance of the edges of two boxes that are worth a look.
+        begins: positions in `order` whose next left edge is less than `reach` away.
+        reach: largest distance between the edges of two boxes that may be shadows of each other.
     """
     left, top, right, bottom = box.tolist()
     parts = []

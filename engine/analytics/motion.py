@@ -50,7 +50,7 @@ def believable(rows: Rows, box: Floats, now_s: float, *, least_tall: float, leas
         box: (4, N) observed boxes in pixels.
         now_s: time of the frame.
         least_tall: height of the lowest box.
-        least_s: least time since the observations before.
+        least_s: shortest time since the previous observations.
     """
     before = rows["raw"][2]
     step = box - before[:4]
@@ -99,7 +99,7 @@ def advance(rows: Rows, box: Floats, now_s: float, *, third_s: float, begins: bo
         rows: columns of the N observed identities.
         box: (4, N) observed boxes in pixels.
         now_s: time of the frame.
-        third_s: time of the frame with observations before the last one; no three of an object began later.
+        third_s: time of the last frame with observations but one; an object's last three span at least that long.
         begins: whether a path may begin among them.
     """
     raw, placed, counts = rows["raw"], rows["placed"], rows["counts"]

@@ -51,7 +51,7 @@ def checked_scene(state: Mapping[str, Any]) -> Size | None:
     """Return the frame size of a saved state whose heat and parked objects can be restored.
 
     Raises:
-        KeyError, TypeError, ValueError, IndexError, AttributeError: they cannot.
+        KeyError, TypeError, ValueError, IndexError, AttributeError: they cannot be restored.
     """
     ParkedSpots().restore(state["parked"], 0.0)
     Heat().restore(state["heat"])

@@ -64,7 +64,7 @@ def columns_of(zones: int, lines: int) -> dict[str, tuple[int, Shape]]:
         "z_out": (_NUMBER, (zones,)),
         "z_told": (_FLAG, (zones,)),
         "rest": (_NUMBER, (2,)),
-        "mark_s": (_NUMBER, ()),  # the position that will be the earlier one, and its time
+        "mark_s": (_NUMBER, ()),  # the position that becomes the earlier one next, and its time
         "mark": (_NUMBER, (2,)),
         "start": (_NUMBER, (2,)),
         "class_weight": (_NUMBER, ()),
@@ -219,7 +219,7 @@ class Ring:
 
     @property
     def flat(self) -> tuple[NDArray[np.float64], int]:
-        """The values without their last two axes joined, and the distance of neighbours in K; do not keep them."""
+        """The values with their last two axes flattened, spare room included, and the stride of K; do not keep them."""
         return self._all.reshape(*self._all.shape[:-2], -1), self._all.shape[-1]
 
     def add(self, born: int) -> None:
@@ -274,7 +274,7 @@ class Paths:
 
     def add(self, index: Index, point: NDArray[np.float64]) -> None:
         """Append one filtered box, its time and its number from 1, (6, N), for each object at `index`."""
-        if len(self._waiting) >= RING:  # more, and one object would have two boxes for one place
+        if len(self._waiting) >= RING:  # with more, two boxes of one object would share a place in the ring
             _ = self.boxes
         self._waiting.append((index, point.copy()))
 
@@ -289,7 +289,7 @@ class Paths:
 
     def keep(self, index: Index) -> None:
         """Forget all objects except those of (K,) rows."""
-        _ = self.boxes  # those that wait have the old rows
+        _ = self.boxes  # the waiting boxes refer to the old rows
         for ring in self._rings:
             ring.keep(index)
 

@@ -224,7 +224,7 @@ def _first_named(places: Sequence[Place]) -> tuple[Place, str] | None:
 
 
 class Figures:
-    """What the views show of the totals; brought up to date only where something happened."""
+    """The totals as the views show them, updated only where something happened."""
 
     def __init__(self, scene: Scene, counters: Counters, teller: Teller) -> None:
         self._scene, self._counters, self._teller = scene, counters, teller

@@ -92,7 +92,7 @@ def _compute_targets(onnx: Any, model: Any, constants: dict[str, NDArray[Any]]) 
 
 
 class _Targets:
-    """The nodes that name the shape of their result, and the shapes that they must name at the new size."""
+    """The nodes that state the shape of their result, and the shape each must state at the new size."""
 
     def __init__(
         self, onnx: Any, model: Any, constants: dict[str, NDArray[Any]], before: Shapes, change: SizeChange

@@ -101,7 +101,7 @@ class TiledDetector:
         return describe(self.inner)
 
     def prepare(self) -> bool:
-        """Return whether `open` will not wait for another process."""
+        """Return whether `open` can proceed without waiting for another process."""
         return is_prepared(self.inner)
 
     def open(self) -> None:

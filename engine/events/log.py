@@ -73,7 +73,7 @@ class _Source:
 
     @property
     def has_ended(self) -> bool:
-        """Whether its end has already been recorded."""
+        """Whether the source's end has already been recorded."""
         return bool(self.run_row.reason)
 
     def seen(self, reason: str = "") -> SourceRunRow:

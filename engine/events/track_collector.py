@@ -135,7 +135,7 @@ class TrackCollector:
             yield Job(_Storing(pieces, self._heat), is_droppable=True)
 
     def _end(self, track_id: int, event: TrackEvent | None = None) -> list[Piece]:
-        """Return the last piece of a track, if anything is known of it."""
+        """Return the last piece of a track, or nothing if it has no samples."""
         track = self._tracks.pop(track_id, None)
         if track is None:
             return []

@@ -62,7 +62,7 @@ class LivePath:
 
     @property
     def is_full(self) -> bool:
-        """Whether it is time to store this piece."""
+        """Whether this piece is due to be stored."""
         return self.count >= MAX_POINTS or (self.count > 1 and self.last_ns - self.first_ns >= MAX_PIECE_NS)
 
     def next_piece(self) -> LivePath:
@@ -175,7 +175,7 @@ def _thinned(seconds: Floats, boxes: Floats, is_first: NDArray[np.bool_]) -> Tim
 
 
 def _differ(numbers: Times) -> NDArray[np.bool_]:
-    """Return (N,) bool, which numbers differ from the one before; the first does."""
+    """Return (N,) bool, whether each number differs from the previous one; True for the first."""
     found = np.ones(len(numbers), np.bool_)
     np.not_equal(numbers[1:], numbers[:-1], out=found[1:])
     return found

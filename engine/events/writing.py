@@ -199,7 +199,7 @@ class StoreThread:
             self.place.release()
 
     def _take(self) -> list[tuple[int, Job]]:
-        """Wait for jobs, and return some; none at the end."""
+        """Wait for jobs and return a batch of them; empty only when the thread must end."""
         with self._changed:
             while not self._jobs and not self._is_closing:
                 self._changed.wait()

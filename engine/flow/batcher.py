@@ -272,7 +272,7 @@ class Batcher:
         return [*live[:before_file], *files[:1], *live[before_file:], *files[1:]]
 
     def _note(self, inlet: Inlet, waiting: Sequence[Frame], fresh: Sequence[Frame]) -> None:
-        """Warn once of a source whose every frame is too old: it looks live, but nothing comes of it."""
+        """Warn once of a source whose every frame is too old: it looks live but contributes nothing."""
         name, now_ns = inlet.source_id, self._clock.monotonic_ns()
         if fresh:
             self._late.pop(name, None)

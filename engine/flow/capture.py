@@ -58,7 +58,7 @@ class CaptureStage(Stage[Frame]):
         if status.state == "ended":
             self.ending = self.ending if self.is_removed else status.reason or self.ending
             return
-        if self.is_removed:  # while it was opening: its end has already been reported
+        if self.is_removed:  # removed while it was opening: its end has already been reported
             return
         self._stats.set_state(status.state, status.reason, status.stream_epoch)
         self._tell(status)

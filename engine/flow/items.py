@@ -14,8 +14,7 @@ from engine.protocols import PendingDetections
 class InFlight:
     """Frames whose detection has started, or, if `pending` is None, frames to track only.
 
-    `is_held`: nothing has changed on them. `looks`: of a frame whose source has `windows`, instead of
-    `pending`.
+    `is_held`: nothing has changed on them. `looks` replaces `pending` for a frame whose source has `windows`.
     """
 
     frames: Sequence[Frame]

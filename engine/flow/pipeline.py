@@ -91,7 +91,7 @@ class Pipeline:
         self._outlets = Outlets(self.stats.sink_dropped)
         self._consumer: Channel[Packet | SourceStatus] | None = None
         second = () if second_stage is None else tuple(second_stage.class_names)
-        addresses = [str(getattr(sink, "address", "")) for sink in sinks]  # of the sources that have one
+        addresses = [str(getattr(sink, "address", "")) for sink in sinks]  # of the sinks that have an address
         run = Run(engine_id or default_engine_id(addresses), clock.utc_ns(), second_class_names=second)
         pool, self._start = DetectorPool.of(detector), Start()
         self._lanes = Lanes(pool, run, context, self._detected, ending=self._ending, start=self._start)

@@ -28,7 +28,7 @@ SINK_CAPACITY = 8
 
 @runtime_checkable
 class Announced(Protocol):
-    """A fast sink that is told in advance which packets it will get, so that it can convert them together."""
+    """A fast sink that sees the packets of an inference in advance, so that it can convert them together."""
 
     def announce(self, packets: Sequence[Packet]) -> None:
         """Receive the packets of one inference, without `seq` and times, which come with each `write`."""
@@ -127,7 +127,7 @@ class PublishStage(Stage["list[Packet] | SourceStatus"]):
                 sink.status(status)
         finally:
             if has_ended:
-                stats.has_ended.set()  # only now, because a release waiting for this ends the lease
+                stats.has_ended.set()  # set only now, because a release that waits for it then ends the lease
         hand_on(status, (*self._outlets, *self._status_outlets))
 
     def _tick(self) -> None:

@@ -1,1 +1,1 @@
-"""Pixels for people: annotations, snapshots and privacy."""
+"""Images for people to look at: annotations, snapshots and privacy."""

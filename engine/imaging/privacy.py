@@ -31,7 +31,7 @@ Mode = Literal["none", "blur", "silhouette", "no_images"]
 MODES: tuple[Mode, ...] = ("none", "blur", "silhouette", "no_images")
 MARGIN = 0.15
 MAX_WAITING = 64
-LEAST_AREA = 1e-6  # of the frame: two pixels of Full HD
+LEAST_AREA = 1e-6  # fraction of the frame's area: two pixels of Full HD
 SILHOUETTE = (190, 140, 70)
 
 

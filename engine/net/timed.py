@@ -14,10 +14,10 @@ LATE = "no complete answer in time"
 
 
 class TimedConnection(HTTPConnection):
-    """A connection of `http.client` whose every wait ends at `until`.
+    """A connection of `http.client` on which no wait lasts beyond `until`.
 
-    The timeout of a socket holds for each system call, so a head or a body that arrives byte by byte could take for
-    ever.
+    The timeout of a socket holds for each system call, so a head or body that arrives byte by byte could take
+    arbitrarily long.
 
     Args:
         host: name or address, without brackets.

@@ -50,7 +50,7 @@ def _is_count(value: Any) -> bool:
 
 
 class Restarts:
-    """When to start a process again: at once after it has run for a while, later and later after short lives.
+    """When to start a process again: at once after a long run, with growing pauses after short ones.
 
     Args:
         clock: monotonic time.
@@ -65,15 +65,15 @@ class Restarts:
 
     @property
     def is_due(self) -> bool:
-        """Whether to start it now."""
+        """Whether to start the process now."""
         return self._clock.monotonic_ns() >= self._due_ns
 
     def started(self) -> None:
-        """Record that it was started."""
+        """Record that the process was started."""
         self._started_ns = self._clock.monotonic_ns()
 
     def ended(self) -> None:
-        """Record that it has ended."""
+        """Record that the process has ended."""
         now_ns = self._clock.monotonic_ns()
         self._failures = 1 if now_ns - self._started_ns > self.STEADY_S * NS_PER_S else self._failures + 1
         pause_s = self.FIRST_S * 2.0 ** min(self._failures - 2, 16) if self._failures > 1 else 0.0

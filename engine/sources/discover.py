@@ -98,7 +98,7 @@ def _is_near(host: str) -> bool:
     except ValueError:
         return False
     if isinstance(address, ipaddress.IPv6Address):
-        address = address.ipv4_mapped or address  # some Pythons call all mapped addresses private
+        address = address.ipv4_mapped or address  # some versions of Python treat all mapped addresses as private
     return (address.is_private or address.is_link_local) and not (address.is_loopback or address.is_unspecified)
 
 

@@ -157,7 +157,7 @@ def _video(place: str, name: str, options: SourceOptions) -> Source:
     from engine.sources.file import FileSource
     from engine.video.address import VideoAddress
 
-    decoder = "cpu" if options.decoder == "auto" else options.decoder  # the CPU is exact, and multithreaded for files
+    decoder = "cpu" if options.decoder == "auto" else options.decoder  # the CPU decodes exactly, on several threads
     keep = "keep" if options.damage == "keep" else "frame"
     target = VideoAddress(
         str(path_from_text(place)),

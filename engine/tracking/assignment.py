@@ -76,7 +76,7 @@ def _sharing_rows(a: Array, b: Array, row: Index, col: Index) -> tuple[Index, In
 
 
 def _common(a: Array, b: Array, row: Index, col: Index, *, axis: int) -> Array:
-    """Return how much the boxes of each pair have in common in x (0) or y (1); not positive if nothing."""
+    """Return how far the boxes of each pair overlap in x (0) or y (1); zero or negative if they do not."""
     extent: Array = np.minimum(a[:, axis + 2].take(row), b[:, axis + 2].take(col))
     extent -= np.maximum(a[:, axis].take(row), b[:, axis].take(col))
     return extent

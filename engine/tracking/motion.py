@@ -42,7 +42,7 @@ class CentreWidthHeight:
 
     Attributes:
         position: standard deviation of a measured value, and of a step at 30 fps, in box widths or heights.
-        velocity: standard deviation of the change of velocity in a step at 30 fps, in the same per step.
+        velocity: standard deviation of the change of velocity in a step at 30 fps, in the same unit per step.
 
     >>> from engine.tracking.kalman import start
     >>> model = CentreWidthHeight()

@@ -37,7 +37,7 @@ class Revival:
 
     @property
     def columns(self) -> list[tuple[str, type, tuple[int, ...]]]:
-        """The columns that it needs in the table: the vector and the time of its last update, or `NEVER`."""
+        """The columns that revival needs in the table: the vector and the time of its last update, or `NEVER`."""
         return [("feature", np.float32, (self.embedder.length,)), ("looked_ns", np.int64, ())]
 
     def revive(

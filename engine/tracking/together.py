@@ -161,7 +161,7 @@ def _tracks(joint: BaseTracker, visible: Mask, count: int) -> list[Tracks]:
 
 
 def _scatter(joint: BaseTracker, fleet: Fleet, trackers: Sequence[BaseTracker], *, is_detected: bool) -> None:
-    """Return each tracker's part of the table to it; while no track begins or ends, it already has it."""
+    """Give each tracker its part of the joint table; unless a track began or ended, the tracker already has it."""
     rows = joint._rows
     if rows is not fleet.table or not fleet.parts:
         ends = rows["camera"].searchsorted(np.arange(len(trackers)), "right").tolist()

@@ -63,11 +63,11 @@ class Connection:
         if server_key is not None:
             self._options.update(curve_options(server_key, keys))
         self._context: zmq.Context[Any] = zmq.Context() if context is None else context
-        self._is_async = context is not None  # whose sockets do not say when they are empty
+        self._is_async = context is not None  # asyncio sockets do not report when they are empty
         self._guard = SocketGuard(most_unexplained=WAITING_BYTES)
 
     def start(self) -> None:
-        """Start to limit what waits; after the last socket was created."""
+        """Start limiting what waits in memory; call this after creating the last socket."""
         self._guard.start()
 
     def receive(self, socket: zmq.Socket[Any]) -> list[bytes]:

@@ -50,11 +50,11 @@ class CurveServer:
         return 0 if self.guard is None else self.guard.failed
 
     def open(self, context: zmq.Context[Any]) -> None:
-        """Become the ZAP handler of a context; before any socket is bound in it."""
+        """Become the ZAP handler of a context; call this before any socket is bound in it."""
         self._handler.open(context)
 
     def secure(self, socket: zmq.Socket[Any]) -> None:
-        """Make a socket accept only CURVE; before it is bound."""
+        """Make a socket accept only CURVE; call this before it is bound."""
         socket.setsockopt(zmq.CURVE_SERVER, 1)
         socket.setsockopt(zmq.CURVE_SECRETKEY, self._keys.secret.encode())
         socket.setsockopt(zmq.CURVE_PUBLICKEY, self._keys.public.encode())

@@ -44,7 +44,7 @@ RELEASE_AFTER_S = 2.0  # by then libzmq and the socket have dropped what the con
 HANDSHAKE_MS = 5_000
 MAX_CONNECTIONS = 500
 SHARE_OF_DESCRIPTORS = 4
-PART_BYTES = 64  # at most, of framing and encryption per part
+PART_BYTES = 64  # upper bound for framing and encryption per part
 _EVENT = struct.Struct("=Hi")  # as in zmq_socket_monitor(3); pyzmq's parser imports asyncio
 _BYTES_RECEIVED = 128  # offset in struct tcp_info, Linux 4.1
 _SO_COOKIE = 57
@@ -130,7 +130,7 @@ class SocketGuard:
         allowance: int = UNEXPLAINED_BYTES,
         remembers: bool = False,
     ) -> None:
-        """Watch a socket until it is closed; before it is bound or connected.
+        """Watch a socket until it is closed; call this before it is bound or connected.
 
         Args:
             context: of the socket.
@@ -210,7 +210,7 @@ class SocketGuard:
         live: dict[Any, _Watched] = {}
         try:
             self._watch_all(live, poller, wakes)
-        except zmq.ContextTerminated:  # which waits until the monitors are closed
+        except zmq.ContextTerminated:  # the context waits until the monitors are closed
             with self._lock:
                 ended, self._watched, self._added = self._watched, [], []
             for watched in ended:

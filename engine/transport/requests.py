@@ -31,7 +31,7 @@ class RequestQueue:
 
     Args:
         socket: the socket.
-        guard: which accounts for complete messages; None: nothing does.
+        guard: accounts for complete messages; None: nothing does.
         name: of the socket, for the log.
         clock: for tests.
 

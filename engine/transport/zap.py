@@ -39,7 +39,7 @@ class ZapHandler:
         self._seat: zmq.Socket[Any] | None = None
 
     def open(self, context: zmq.Context[Any]) -> None:
-        """Become the handler of a context; before any socket is bound in it."""
+        """Become the handler of a context; call this before any socket is bound in it."""
         self._seat = context.socket(zmq.ROUTER)
         self._seat.setsockopt(zmq.LINGER, 0)
         self._seat.bind(ZAP_ENDPOINT)
@@ -84,11 +84,11 @@ class TokenServer:
         return self._handler.denied
 
     def open(self, context: zmq.Context[Any]) -> None:
-        """Become the handler; before any socket is bound."""
+        """Become the handler; call this before any socket is bound."""
         self._handler.open(context)
 
     def secure(self, socket: zmq.Socket[Any]) -> None:
-        """Make a socket ask for the token; before it is bound."""
+        """Make a socket ask for the token; call this before it is bound."""
         socket.setsockopt(zmq.PLAIN_SERVER, 1)
         socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
 
@@ -106,7 +106,7 @@ class TokenServer:
 
 
 def refuse_old_protocols(socket: zmq.Socket[Any]) -> None:
-    """Make a plain socket refuse ZMTP 1.0 and 2.0, and so HTTP; before it is bound. Needs no handler."""
+    """Make a plain socket refuse ZMTP 1.0 and 2.0, and so HTTP; call this before it is bound. Needs no handler."""
     socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 _ASIDE = ("attached_pic", "still_image", "timed_thumbnails")
-LONG_SHARE = 0.5  # of the longest stream: a shorter one is a preview or a cover
+LONG_SHARE = 0.5  # fraction of the longest stream's duration: anything shorter is a preview or a cover
 
 
 def film_of(streams: list[Any]) -> Any:

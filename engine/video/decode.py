@@ -33,7 +33,7 @@ from engine.video.uri import is_playlist, scheme_of
 logger = logging.getLogger(__name__)
 KEYFRAME_WAIT_S = 10.0
 DAMAGE_LIMIT_S = 2.0
-MIN_ASPECT = 0.1  # of a pixel: a value below this, or above its inverse, means a damaged header
+MIN_ASPECT = 0.1  # pixel aspect: a value below this, or above its inverse, means a damaged header
 NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS
 _PROOF_ITEMS = 50
 Tap = Callable[[Any, Any], None]
@@ -150,7 +150,7 @@ class VideoReader:
         self._is_overloaded = False
         self._is_clean = not target.live
         self._ahead: list[DecodedFrame | MissingFrames] = []
-        self._items = self._run()  # holds this reader until it ends
+        self._items = self._run()  # holds a reference to this reader until it ends
         self._decoded = 0
         self._damaged = False
         self._whole_ns = 0
@@ -160,7 +160,7 @@ class VideoReader:
         self.tap: Tap | None = None
 
     def _open(self, extra: dict[str, Any]) -> Any:
-        """Open it; reopen it with FFmpeg's parser if the options disable the parser but the codec needs it."""
+        """Open the video; reopen it with FFmpeg's parser if the options disable the parser but the codec needs it."""
         container = open_container(self._target, **extra)
         flags = self._target.ffmpeg.get("fflags", "")
         names = {s.codec_context.name for s in container.streams.video if s.codec_context is not None}
@@ -365,7 +365,7 @@ class VideoReader:
         return Stamp(time.monotonic_ns(), time.time_ns(), stream_ns, "file")
 
     def close(self) -> None:
-        """Close it; harmless when repeated."""
+        """Close the video; harmless when repeated."""
         self._items.close()
         self._container.close()
 

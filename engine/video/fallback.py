@@ -39,10 +39,10 @@ class OpenVideo(Protocol):
         """Yield decoded frames and the damage between them until the end; `failure` holds the error, if any."""
 
     def delivers(self) -> bool:
-        """Return whether it really delivers a frame; `frames` yields what this call has read."""
+        """Return whether the video really delivers a frame; `frames` yields what this call has read."""
 
     def close(self) -> None:
-        """Close it; harmless when repeated."""
+        """Close the video; harmless when repeated."""
 
 
 def with_fallbacks(decoder: str) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Cameras of a Jetson: hardware decoding by GStreamer through OpenCV, with the interface of `VideoReader`.
 
-Needs an OpenCV built with GStreamer, such as JetPack's; the wheels on PyPI are not. The pipeline delivers NV12, which
+Needs an OpenCV built with GStreamer, such as JetPack's; the wheels on PyPI lack it. The pipeline delivers NV12, which
 is converted to BGR like any other frame.
 """
 
@@ -77,7 +77,7 @@ class GstReader:
         return chain(self._ahead, self._items)
 
     def delivers(self) -> bool:
-        """Return whether it really delivers a frame; `frames` yields that frame."""
+        """Return whether the pipeline really delivers a frame; `frames` yields that frame."""
         self._ahead.extend(item for item, _ in zip(self._items, range(1), strict=False))
         return bool(self._ahead)
 

@@ -88,7 +88,8 @@ def _can_read(container: str) -> bool:
 def missing_protocols() -> list[str]:
     """Return the address protocols that this FFmpeg lacks.
 
-    With none of them allowed, FFmpeg refuses those it has in another way than those it lacks, before it opens a socket.
+    With no protocol allowed, FFmpeg's error for one that it has differs from that for one that it lacks, and comes
+    before it opens a socket.
     """
     import av
 

@@ -34,7 +34,7 @@ CRC = struct.Struct("<I")
 DEFLATED = 1
 DEFLATE_LEVEL = 4
 MAX_BODY_BYTES = 64 * 1024 * 1024
-MAX_CHECKED_SHARE = 4  # bytes searched in vain, in file sizes; more is an attack that would take quadratic time
+MAX_CHECKED_SHARE = 4  # bytes searched in vain, in multiples of the file size; more is an attack in quadratic time
 MAX_DICTIONARY_BYTES = 32 * 1024
 DICTIONARY = (
     b'"captured_source":"rtcp","captured_source":"arrival","captured_source":"file","captured_error_ns":null,'

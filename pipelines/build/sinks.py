@@ -58,7 +58,7 @@ def build_sinks(
         sinks += _publishers(config.publish, bound or _publisher(config.publish, config.tracing))
     log = build_event_log(config, recordings)
     if log is not None:
-        sinks.append(log)  # after the publisher: messages do not wait for it
+        sinks.append(log)  # after the publisher, so that messages do not wait for it
     if config.output.jsonl is not None:
         from engine.sinks.jsonl import JsonlWriter
 

@@ -29,7 +29,7 @@ class FoundClip:
     paths: list[str]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values."""
+        """Return the clip as plain values."""
         return asdict(self)
 
 

@@ -38,7 +38,7 @@ class Deleted:
     failed: list[str] | None = None
 
     def as_dict(self) -> dict[str, object]:
-        """Return it as plain values."""
+        """Return the figures as plain values."""
         return asdict(self)
 
 

@@ -25,7 +25,7 @@ Job = Mapping[str, Any]
 
 def main() -> None:
     """Answer the question on stdin."""
-    os.nice(max(NICE - os.nice(0), 0))  # not on top of that of the page: someone is waiting for the answer
+    os.nice(max(NICE - os.nice(0), 0))  # not in addition to the page's niceness: someone is waiting for the answer
     line = sys.stdin.buffer.readline(MAX_JOB_BYTES)
     with suppress(OSError):  # no socket: started by hand
         die_with(0)

@@ -102,9 +102,9 @@ def benchmark(
 
 
 def _run(pipeline: Pipeline, config: Config) -> float:
-    """Run it to its end and return the CPU milliseconds per frame, without those for loading the model.
+    """Run the pipeline to its end and return the CPU milliseconds per frame, without those for loading the model.
 
-    Its metrics are served at `metrics.address`, so that the cost of scrapes can be measured.
+    The metrics are served at `metrics.address`, so that the cost of scrapes can be measured.
     """
     health = EngineHealth(pipeline)
     with serve_run(bound_server(config.metrics.address), pipeline, health):

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 class EngineHealth:
     """Health of a run.
 
-    Alive: the main loop and the publishing thread ticked within 5 s. Ready: also, every model is loaded, and every
+    Alive: the main loop and the publishing thread ticked within 5 s. Ready: in addition, every model is loaded, and
+        every
     source has delivered a frame, or is itself `offline`, because a dead camera does not make the engine unready.
 
     Args:

@@ -25,7 +25,7 @@ MAX_REPLY_BYTES = 16 * 1024 * 1024
 
 
 class ConflictError(ConfigError):
-    """It was changed in the meantime: read it again."""
+    """What the request changes was changed by someone else in the meantime: read it again."""
 
 
 def ask(

@@ -130,7 +130,7 @@ class ControlLinks:
             except zmq.Again:
                 return
             self._guard.explain(frames[-1], sum(len(frame) for frame in frames), parts=len(frames))
-            if not link.due:  # an answer to nothing: what else would it answer in place of the engine?
+            if not link.due:  # an answer that nobody asked for: this peer may not be the engine
                 self._give_up(engine_id, link)
                 return
             self._take(engine_id, link, reply_from(frames[-1].bytes) or dict(UNREADABLE))

@@ -48,10 +48,10 @@ class Later(Protocol):
     """A reply that is not known yet."""
 
     def is_over(self) -> bool:
-        """Return whether it is known."""
+        """Return whether the reply is known."""
 
     def reply(self) -> dict[str, Any] | None:
-        """Return it; None: there will be none. Raises `EngineError` like a command."""
+        """Return the reply; None: there will be none. Raises `EngineError` like a command."""
 
 
 Command = Callable[[dict[str, Any]], "dict[str, Any] | Later"]
@@ -210,7 +210,7 @@ class ControlSocket:
 def _explained(
     carry_out: Callable[[], dict[str, Any] | Later | None],
 ) -> dict[str, Any] | Later | None:
-    """Return the reply that a request leads to, also where it fails; what is not known yet, and None, as it is."""
+    """Return the reply to a request, an error reply if it fails; a pending reply and None are returned unchanged."""
     try:
         done = carry_out()
         return redact_tree({"ok": True, **done}) if isinstance(done, dict) else done

@@ -52,7 +52,7 @@ def change_places(
 
     Raises:
         ConfigError: the source does not exist, or a place is invalid; the message names its key.
-        ConflictError: they have a newer version.
+        ConflictError: the places have a newer version.
     """
     source_id, zones, lines = request.get("source_id"), request.get("zones"), request.get("lines")
     if not (isinstance(source_id, str) and isinstance(zones, dict) and isinstance(lines, dict)):

@@ -210,7 +210,7 @@ class Reconfigurer:
         add_models, change_models = self._models.plan(new, [*kept, *(source.info for source in fresh.values())])
         done, failed = [f"removed {name}" for name in gone], self._remove(gone)
         done += [f"changed zones, lines and rules of {name}" for name in scenes_differ(had_scenes, scenes)]
-        done += self._change_keep(new)  # compares with what runs now
+        done += self._change_keep(new)  # compared with the current configuration
         present = set(same)
         self._take_sources(new, present)
         self._pipeline.set_rules(rules)

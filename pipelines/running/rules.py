@@ -49,7 +49,7 @@ def change_rules(changes: Reconfigurer, request: dict[str, Any], edits: EditsFil
 
     Raises:
         ConfigError: a rule is invalid; the message names its key.
-        ConflictError: they have a newer version.
+        ConflictError: the rules have a newer version.
     """
     rules = request.get("rules")
     if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules):

@@ -75,7 +75,7 @@ class SplitBody:
     Attributes:
         json: the request.
         tail: the bytes of tensors after it.
-        object_bytes: how much memory the JSON takes at most once it is read.
+        object_bytes: the most memory that the JSON can take once it is parsed.
     """
 
     json: memoryview
@@ -84,7 +84,7 @@ class SplitBody:
 
 
 def split_body(body: bytes, header_length: str | None) -> SplitBody:
-    """Return JSON and tensors of a body; reads none of it yet.
+    """Return JSON and tensors of a body without parsing any of it yet.
 
     Args:
         body: JSON, and the bytes of tensors after it.

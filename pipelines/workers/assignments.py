@@ -70,7 +70,7 @@ class WorkersAssignments:
         self._links.close()
 
     def _forward(self, requests: Mapping[str, Request], merge: Merge) -> _Forwarded:
-        """Send a request to some workers; the reply is made of all of theirs."""
+        """Send a request to some workers; the reply combines all of theirs."""
         done = _Forwarded(requests, merge)
         for address, request in requests.items():
             self._open[id(request)] = done
@@ -154,7 +154,7 @@ class WorkersAssignments:
         if not isinstance(name, str) or not isinstance(epoch, int):
             raise ConfigError("release needs source_id and epoch")
         there = self._worker_of.get(name)
-        addresses = [there] if there is not None else self._all_workers()  # it has seen the epoch then, whichever it is
+        addresses = [there] if there is not None else self._all_workers()  # so the one that has it learns the epoch
 
         def stopped(replies: Mapping[str, Reply]) -> Reply:
             self._worker_of.pop(name, None)

@@ -79,7 +79,7 @@ class Worker:
     report: WorkerReport | None = None
 
     def poll(self) -> None:
-        """Read its messages and, at its end, its report."""
+        """Read the worker's messages and, at its end, its report."""
         try:
             while self.child.connection.poll(0.0):
                 message = json.loads(self.child.connection.recv_bytes())

@@ -61,13 +61,13 @@ def random_model(name: str, batch: np.ndarray, seed: int = 0) -> Any:
     model = RTDETR(f"{name}.yaml") if name.startswith("rtdetr") else YOLO(f"{name}.yaml")
     normalisations = [module for module in model.model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     for module in normalisations:
-        module.momentum = 1.0  # one pass takes the input's statistics: signals neither fade nor explode
+        module.momentum = 1.0  # one pass adopts the input's statistics, so that signals neither fade nor explode
         module.train()
     with torch.no_grad():
         model.model(torch.from_numpy(batch))
     for module in model.model.modules():
         if isinstance(module, torch.nn.Conv2d) and module.out_channels == 80 and module.bias is not None:
-            torch.nn.init.normal_(module.bias, -2.0, 0.3)  # scores: away from their initialisation near zero
+            torch.nn.init.normal_(module.bias, -2.0, 0.3)  # moves the scores away from their initialisation near zero
             torch.nn.init.normal_(module.weight, 0, 0.5 / module.in_channels**0.5)
     model.model.eval()
     return model

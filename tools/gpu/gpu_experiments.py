@@ -181,7 +181,7 @@ def _graph_ms(cuda: CudaApi, stream: int, step: Callable[[], None]) -> float | s
 
 
 def out_of_memory(device: Device, model: Path, folder: Path) -> Facts:
-    """Fill the GPU's memory and open a model that is built: the error, what `auto` does, and the memory afterwards."""
+    """Fill the GPU's memory and open a model whose plan exists: the error, what `auto` does, the memory afterwards."""
     facts = inspect_model(model)
     options = BackendOptions(facts.image, max_batch=facts.batch or 8, precision="fp16", cache_dir=folder)
     backend = device.backend(model, options)
@@ -230,8 +230,8 @@ def _words_of_opening(device: Device, model: Path, options: BackendOptions) -> s
 def lost_gpu(device: Device, model: Path, folder: Path) -> Facts:
     """Let a kernel write to a bad address, which no call in this process survives, and report what each step says.
 
-    The first error must be the one reported, closing must not raise, and opening again must work or be an error of
-    ours: then a run with `on_inference_error: restart` continues on another backend.
+    The first error must be the one reported, closing must not raise, and opening again must work or raise an error of
+        ours: then a run with `on_inference_error: restart` continues on another backend.
     """
     facts = inspect_model(model)
     options = BackendOptions(facts.image, max_batch=facts.batch or 1, precision="fp16", cache_dir=folder)

@@ -124,7 +124,7 @@ def _run(
     dtype: str = "float32",
     repeats: int = 50,
 ) -> tuple[NDArray[Any], float]:
-    """Return what a kernel makes of an image, and its milliseconds; `values` makes its parameter of two addresses."""
+    """Return a kernel's result for an image, and its milliseconds; `values` makes its parameter from two addresses."""
     found = np.empty((3, *image.size_hw), dtype)
     stream = api.create_stream()
     source, target = api.allocate(picture.nbytes), api.allocate(found.nbytes)

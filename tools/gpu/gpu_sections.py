@@ -68,7 +68,7 @@ def machine() -> Facts:
 
 
 def cuda_contract(device: Device) -> Facts:
-    """Run everything that the backend needs from CUDA, including kernels and graphs, with each package, no TensorRT."""
+    """Run everything that the backend needs from CUDA, including kernels and graphs, with each package; no TensorRT."""
     from tests.backends.cuda.cuda_contract import check
 
     image, held = device.compile(), []

@@ -34,7 +34,7 @@ def later(message: FrameMessage, seconds: float, scores: list[float]) -> FrameMe
 
 
 def frigate_story(message: FrameMessage) -> list[dict[str, Any]]:
-    """Return the events of two objects that appear, one of which is seen better later, and that both leave."""
+    """Return the events of two objects that appear and leave; one of them is seen better later."""
     events, tracks = frigate_events({}, message)
     for seconds, scores in ((0.04, [0.91, 0.52]), (0.08, [0.97, 0.52]), (1.0, [0.97]), (6.0, []), (7.0, [])):
         found, tracks = frigate_events(tracks, later(message, seconds, scores))

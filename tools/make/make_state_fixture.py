@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Write the state that a run leaves behind to tests/golden/state, to test that later releases can read it.
 
-usage: python tools/make/make_state_fixture.py [--folder tests/golden/state] Run this only when a version of the
-configuration, the event log or the totals is raised, using the previous release, so that the files come from release
-N-1. It writes the configuration, the totals, the accounts and the event log; databases are written as SQL text, so that
-changes are readable.
+usage: python tools/make/make_state_fixture.py [--folder tests/golden/state]
+
+Run this only when a version of the configuration, the event log or the totals is raised, using the previous release, so
+that the files come from release N-1. It writes the configuration, the totals, the accounts and the event log; databases
+are written as SQL text, so that changes are readable.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Measure what metrics and traces cost a run: the same frames with and without them, at the same time, as a ratio.
 
-usage: python tools/measure/bench_metrics.py [--rounds 9] [--frames 3000] [--model motion] [--tracing] Both runs of a
-round begin together, so that other load on the machine affects both. A scraper in a separate process requests /metrics
-each second; this process collects the traces. The figure is the CPU time per frame between the first and the last
-report; reports are five seconds apart.
+usage: python tools/measure/bench_metrics.py [--rounds 9] [--frames 3000] [--model motion] [--tracing]
+
+Both runs of a round begin together, so that other load on the machine affects both. A scraper in a separate process
+requests /metrics each second; this process collects the traces. The figure is the CPU time per frame between the first
+and the last report; reports are five seconds apart.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def _command(model: str, frames: int) -> list[str]:
 
 
 def measured(model: str, frames: int, *, is_on: bool, traces: str) -> float:
-    """Return the CPU seconds per frame of a run, from its first report to its last: without start and end."""
+    """Return the CPU seconds per frame of a run between its first and last report, without start-up and shutdown."""
     words = _command(model, frames)
     if is_on:
         words += ["--metrics", "127.0.0.1:0"]

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Measure how often the boxes on the page belong to the frame that is on the screen: acceptance E2.
 
-usage: python tools/measure/live_boxes.py [--samples 100] [--fps 10] A camera whose frames show their number is
-displayed in Debian's Chromium, once as its own H.264 and once as JPEGs, and sampled at moments unrelated to its frames.
-A sample is right if every box of the frame overlaps its object by 95 %.
+usage: python tools/measure/live_boxes.py [--samples 100] [--fps 10]
+
+A camera whose frames show their number is displayed in Debian's Chromium, once as its own H.264 and once as JPEGs, and
+sampled at moments unrelated to its frames. A sample is right if every box of the frame overlaps its object by 95 %.
 """
 
 from __future__ import annotations

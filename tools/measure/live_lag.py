@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Measure how old the video on the page is, in Debian's Chromium: acceptance E3.
 
-usage: python tools/measure/live_lag.py [--seconds 120] [--freeze 5] [--fps 10] A camera paints the time into each
-image. The output is the age of the image on the screen, how much of it is due to video waiting in the player, and how
-long the page took to get below a second after a freeze.
+usage: python tools/measure/live_lag.py [--seconds 120] [--freeze 5] [--fps 10]
+
+A camera paints the time into each image. The output is the age of the image on the screen, how much of it is due to
+video waiting in the player, and how long the page took to get below a second after a freeze.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def watched(page: Any, seconds: float) -> list[Lag]:
 
 
 def recovered_s(page: Any, below_s: float) -> float:
-    """Return how long it takes until the image is younger than this."""
+    """Return the time until the image is younger than this."""
     began = time.monotonic()
     while time.monotonic() - began < GIVE_UP_S:
         lag = lag_of(page)

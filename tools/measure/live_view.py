@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Measure what viewers of the page cost the engine: the same run with and without them, alternately.
 
-usage: python tools/measure/live_view.py [--cameras 16] [--viewers 1] [--rounds 5] [--seconds 8] [--json] RTSP cameras
-of 640x360 at 10 fps. The output is the CPU of the engine with its readers and of the web process as a share of one
-core, the age of the frames, and what remains 2 s after the viewers have left. With one viewer of 16 cameras: acceptance
-A21; with --cameras 1 --viewers 50: E14.
+usage: python tools/measure/live_view.py [--cameras 16] [--viewers 1] [--rounds 5] [--seconds 8] [--json]
+
+RTSP cameras of 640x360 at 10 fps. The output is the CPU of the engine with its readers and of the web process as a
+share of one core, the age of the frames, and what remains 2 s after the viewers have left. With one viewer of 16
+cameras: acceptance A21; with --cameras 1 --viewers 50: E14.
 """
 
 from __future__ import annotations
@@ -188,7 +189,7 @@ class RtspCamera:
     """A camera of 640x360 at 10 fps; all clients share its encoder."""
 
     def __enter__(self) -> str:
-        """Start it, and return its address."""
+        """Start the camera's server, and return its address."""
         if missing_server():
             sys.exit(missing_server())
         self._server = RtspServer(size="640x360", fps=10, gop=20, kbps=600)

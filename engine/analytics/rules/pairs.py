@@ -25,7 +25,7 @@ UNSEEN_S = 1.0
 class Close(Rule):
     """Two objects have been closer than a limit for `for_s`; ends when they separate.
 
-    While one of them is not seen, for at most a second, they count as they were.
+    If one of them is unseen for up to a second, the pair keeps its last state.
 
     Attributes:
         heights: the limit as a multiple of the mean height of their boxes.
@@ -80,7 +80,7 @@ class Close(Rule):
                 yield from self._begin(view, key, self._made(view, first, second, since_ns))
 
     def _unseen(self, view: View, keys: list[Any]) -> set[Any]:
-        """Return the pairs of which an object is not seen now, but was within `UNSEEN_S`."""
+        """Return the pairs with an object that is unseen now but was seen within the last `UNSEEN_S`."""
         objects = view.objects
         age_s = (view.captured_ns - objects.present_ns) / _NS
         hidden = (age_s > 0) & (age_s <= UNSEEN_S)

@@ -67,8 +67,8 @@ class ZoneRule(Rule):
         Args:
             view: the view of this frame.
             stays: the objects inside the zone, by identity.
-            since_s: when those that may begin an episode entered; while one is lost, its return is waited for.
-            ends_s: when episodes of absent objects end, unless these end before.
+            since_s: when the objects that may begin an episode entered; lost ones are skipped until they return.
+            ends_s: when episodes of absent objects end, unless the objects end first.
         """
         row = view.objects.row
         due_s = [begin_s + self.for_s for identity, begin_s in since_s.items() if row[stays[identity].at] >= 0]

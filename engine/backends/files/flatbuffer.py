@@ -70,7 +70,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """A vector of tables, read when they are asked for."""
+    """A vector of tables, each read on access."""
 
     data: memoryview
     begin: int

@@ -49,7 +49,7 @@ def read_onnx(path: Path) -> ModelFile:
     """Read what an ONNX file says about itself. Raises `ModelError`."""
     found = _Found()
     with path.open("rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # unmapped with its last view
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # unmapped when its last view is freed
     try:
         _read_model(memoryview(mapped), found)
     except (ValueError, IndexError) as error:

@@ -90,7 +90,7 @@ def _shape(port: ElementTree.Element | None) -> Shape:
 
 
 def _precision(layers: list[ElementTree.Element]) -> str:
-    """Return the element type of most bytes of the weights."""
+    """Return the element type that most bytes of the weights have."""
     sizes: Counter[str] = Counter()
     for layer in _of_type(layers, "Const"):
         data = layer.find("data")

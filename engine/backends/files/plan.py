@@ -98,7 +98,7 @@ class PlanFile:
         """Return the serialized engine.
 
         Raises:
-            ModelError: it is damaged or truncated, so it differs from what the header promises.
+            ModelError: it is damaged or truncated and does not match its header.
         """
         content = self.path.read_bytes()[self.offset :]
         if self.facts is not None and hashlib.sha256(content).hexdigest() != self.facts.plan_sha256:
@@ -155,7 +155,7 @@ def write_whole(path: Path, *parts: bytes) -> None:
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Remove the temporary files of processes that were killed while writing this plan: writing takes seconds."""
+    """Remove the temporary files of processes that were killed while writing this plan, which takes seconds."""
     for unfinished in path.parent.glob(f".{glob.escape(path.name)}.*"):
         with suppress(OSError):
             if time.time() - unfinished.stat().st_mtime > ABANDONED_S:

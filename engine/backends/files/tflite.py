@@ -37,7 +37,7 @@ def read_tflite(path: Path) -> ModelFile:
     with path.open("rb") as file:
         if file.read(8)[4:] != IDENTIFIER:
             raise ModelError(f"{path}: not a TensorFlow Lite model: export or copy it again")
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # unmapped with its last view
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # unmapped when its last view is freed
     try:
         inputs, outputs = _specs(root(memoryview(mapped)))
     except (ValueError, IndexError) as error:

@@ -24,7 +24,7 @@ BUSY = ("StatusCode.RESOURCE_EXHAUSTED",)
 CHANNEL = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", MAX_OUTPUT_BYTES),
-    ("grpc.use_local_subchannel_pool", 1),  # or a new channel would inherit the backoff of the old one
+    ("grpc.use_local_subchannel_pool", 1),  # otherwise a new channel would inherit the backoff of the old one
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
 )

@@ -78,7 +78,7 @@ class HttpEndpoint:
         found = self._json("")
         if "parameters" in found:
             return found
-        try:  # Triton keeps them in its configuration; other servers have neither
+        try:  # Triton has parameters in its configuration instead; other servers have neither
             parameters = self._json("/config").get("parameters")
         except ModelError:
             parameters = None

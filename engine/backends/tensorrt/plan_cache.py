@@ -1,7 +1,7 @@
 """The plan cache: plans are found by a key of everything they depend on, and refused with a reason if they do not fit.
 
 The key covers the model's bytes, library and version, CUDA, GPU, precision, batches and limits. A plan in the cache is
-used only if its own header carries that key and its bytes are what the header promises.
+used only if its own header carries that key and its bytes match that header.
 """
 
 from __future__ import annotations

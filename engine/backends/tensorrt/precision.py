@@ -84,7 +84,7 @@ def _load(path: Path) -> Any:
 
 
 def _name_nodes(model: Any) -> None:
-    """Give each node a unique name, because the lists below go by name."""
+    """Give each node a unique name, because the lists below refer to nodes by name."""
     for index, node in enumerate(model.graph.node):
         node.name = f"{node.name or node.op_type}#{index}"
 

@@ -27,7 +27,7 @@ class ContextFactory:
         engine: `ICudaEngine`.
         trt: its library.
         path: file of the runtime cache; None: keep nothing.
-        is_eager: compile the fast kernels before a context runs; False only to measure what that brings.
+        is_eager: compile the fast kernels before a context runs; False only to measure the benefit.
     """
 
     def __init__(self, engine: Any, trt: TensorRt, path: Path | None, *, is_eager: bool = True) -> None:

@@ -138,7 +138,7 @@ def best_class(scores: NDArray[Any], score_threshold: float) -> tuple[NDArray[np
 
 
 def split(found: Candidates, image: NDArray[np.intp], count: int) -> list[Candidates]:
-    """Return the candidates of each of `count` images; `image` (N,) rises."""
+    """Return the candidates of each of `count` images; `image` (N,) is ascending."""
     ends = np.searchsorted(image, np.arange(count + 1)).tolist()
     return [found.rows(slice(start, end)) for start, end in itertools.pairwise(ends)]
 

@@ -36,7 +36,7 @@ class Loading:
             return self._is_done
 
     def wait(self) -> None:
-        """Wait until it is done."""
+        """Wait until the loading is done."""
         self._thread.join()
 
     def abandon(self) -> None:

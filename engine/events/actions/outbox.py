@@ -245,10 +245,10 @@ class Outbox:
             thread.start()
 
     def follow(self, packet: Packet, changed: Sequence[EventRow]) -> None:
-        """Nothing to do: the store already has it."""
+        """Do nothing: the messages are already in the store."""
 
     def ended(self, source_id: str, changed: Sequence[EventRow]) -> None:
-        """Nothing to do: the store already has it."""
+        """Do nothing: the messages are already in the store."""
 
     def close(self) -> None:
         """Deliver what is due within two seconds, and stop; the next run delivers the rest."""

@@ -49,7 +49,7 @@ class _Last:
     payload: str
 
     def is_open(self, now_ns: int) -> bool:
-        """Return whether it is a digest that can still take further events."""
+        """Return whether a message is a digest with room for further events."""
         return self.phase in DIGESTS and self.at_ns > now_ns and self.state == "due" and not is_sealed(self.payload)
 
 
@@ -243,7 +243,7 @@ def _sentence(event: EventRow, rules: ActionRules) -> str:
 
 
 def is_sealed(payload: str) -> bool:
-    """Return whether the events of a digest are counted, so that no further one can join."""
+    """Return whether the events of a digest have been counted, after which no further one can join."""
     return bool(json.loads(payload).get("sealed"))
 
 

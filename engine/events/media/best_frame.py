@@ -20,7 +20,7 @@ CUT_OFF = 0.3  # value of an object that the border cuts off
 BORDER = 0.005
 LEAST_SHARP = 0.3
 SHARP_SIDE = 96
-_ALMOST = 1 - 1e-6  # for the rounding of float32
+_ALMOST = 1 - 1e-6  # tolerance for the rounding of float32
 
 
 class Observed:
@@ -32,14 +32,14 @@ class Observed:
 
     @cached_property
     def detail(self) -> NDArray[np.uint8]:
-        """(H, W) uint8, brightness as it was decoded, or green, which carries most of it: nothing is converted."""
+        """(H, W) uint8, the decoded brightness, or else green, which carries most of it; neither needs a conversion."""
         frame = self._packet.frame
         luma = frame.luma
         return frame.image[..., 1] if luma is None else luma
 
     @cached_property
     def most(self) -> list[float]:
-        """0 to 1, at most how much each row is worth: what it would be if nothing covered or cut the object."""
+        """The most that each row can be worth, 0 to 1: its worth if nothing covered or cut the object."""
         tracks, frame = self._packet.tracks, self._packet.frame
         tall = tracks.xyxy[:, 3] - tracks.xyxy[:, 1]
         seen = tracks.detection_index != NO_DETECTION
@@ -95,7 +95,7 @@ class Quality:
         Args:
             seen: the frame.
             event: the event whose objects count.
-            least: anything not better is not examined closely, and gets 0.
+            least: an object that cannot be better than this is not examined closely and gets 0.
         """
         rows = seen.rows_of(event, least)
         best = max(rows, key=seen.worth.__getitem__, default=None)

@@ -31,7 +31,7 @@ class Candidate(NamedTuple):
 
     @property
     def is_event(self) -> bool:
-        """Whether it is an event."""
+        """Whether the candidate is an event."""
         return self.kind in _EVENTS
 
 

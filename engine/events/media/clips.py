@@ -142,7 +142,7 @@ class ClipQueue:
         return len(self._waiting) + (self._running is not None)
 
     def add(self, event: EventRow, told_ns: int | None = None) -> None:
-        """Cut the clip of an event that has ended, when its recording is there.
+        """Schedule the clip of an event that has ended, to be cut once its recording is complete.
 
         Args:
             event: the event.

@@ -26,7 +26,7 @@ from engine.video.explain import explain, video_errors
 
 CutState = Literal["exact", "keyframe", "partial", "none"]
 TIME_BASE = Fraction(1, 90_000)
-MIN_GAP_NS = NS_PER_S  # a camera at 1 fps has no gaps
+MIN_GAP_NS = NS_PER_S  # so that a camera at 1 fps has no gaps
 GAP_FRAMES = 4
 PART = ".part"
 LEAST_FREE_BYTES = 2_000_000
@@ -198,7 +198,7 @@ class _Cutter:
         self._clip.paths, self._clip.sizes = [], []
 
     def _begin(self) -> None:
-        """Open a file whose first frame shown is the first one at or after the start, and write what waits."""
+        """Open a file whose first frame shown is the first one at or after the start, and write the waiting frames."""
         waiting, self._waiting = self._waiting, []
         stream = waiting[-1].stream
         waiting = [coded for coded in waiting if coded.stream is stream]
@@ -282,7 +282,7 @@ class _Output:
         return coded.stream is self._source or _format_of(coded.stream) == self._key
 
     def write(self, coded: Coded) -> None:
-        """Write a frame; its time is that since the first frame shown."""
+        """Write a frame, timed from the first frame shown."""
         packet = coded.packet
         self._newest_ns = max(self._newest_ns, coded.utc_ns)
         pts, dts = self._ticks(coded.utc_ns), self._ticks(coded.decode_ns)

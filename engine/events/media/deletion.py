@@ -100,7 +100,7 @@ def unlink_media(folder: Path, name: str) -> int | None:
         index.unlink()
     if is_day(path.parent.name):
         with suppress(OSError):
-            path.parent.rmdir()  # if it is empty now
+            path.parent.rmdir()  # succeeds only if the folder is empty
     return size
 
 

@@ -36,7 +36,7 @@ class Holds(Protocol):
     """A recorder that keeps the newest video in memory and writes it on request."""
 
     def hold(self, source_id: str, seconds: float) -> None:
-        """Write what it has, and what follows for `seconds`; never waits."""
+        """Write the video in memory, and what follows for `seconds`; never waits."""
 
 
 class _Raised(NamedTuple):
@@ -150,7 +150,7 @@ class EventMedia:
             if event.phase != "update" and event.clip_state == "due" and self._holds is not None:
                 self._holds.hold(source_id, HOLD_S + self._clip_options.after_s)
         with self._changed:
-            if len(self._raised) >= MAX_RAISED:  # of the frames, not of the events
+            if len(self._raised) >= MAX_RAISED:  # drops the frame, never the events
                 self._raised.append(_Raised(None, changed))
             else:
                 self._raised.append(_Raised(packet, changed))

@@ -107,7 +107,7 @@ class Snapshots:
             self._open[event.event_id].event = event
 
     def look(self, packet: Packet, events: Sequence[EventRow] | None = None) -> None:
-        """Keep this frame for those open events that it shows better than any before.
+        """Keep this frame for the open events that it shows better than any earlier frame did.
 
         None: consider all events of its source.
         """
@@ -134,7 +134,7 @@ class Snapshots:
         best = self._open.pop(event.event_id, None)
         if best is None or not best.worth:
             return None
-        self._store_best(best, event)  # again even if it exists: its facts were those of an open event
+        self._store_best(best, event)  # rewritten even if it exists, because its facts are those of an open event
         return best.utc_ns
 
     def _store_best(self, best: _Best, event: EventRow) -> None:
@@ -143,7 +143,7 @@ class Snapshots:
         best.is_stored = True
 
     def _encode(self, best: _Best) -> None:
-        """Encode the frame of an event, for all that wait with it."""
+        """Encode the frame of an event, for all events that share it."""
         if best.image is None:
             return
         image, jpeg = best.image, self._encoded(best.image)

@@ -155,7 +155,7 @@ class SegmentReader:
                 yield packet, self._us(packet) - self._first_us
 
     def close(self) -> None:
-        """Close it; harmless when repeated."""
+        """Close the recording; harmless when repeated."""
         self._container.close()
 
     def __enter__(self) -> SegmentReader:

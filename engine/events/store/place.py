@@ -178,7 +178,7 @@ class StorePlace:
             return self._opened_file(is_remote=kind.startswith(REMOTE))
 
     def _opened_file(self, *, is_remote: bool) -> Database:
-        with suppress(OSError):  # what is wrong with it, SQLite says better
+        with suppress(OSError):  # SQLite reports better what is wrong with the file
             os.close(os.open(self.file, os.O_RDWR | os.O_CREAT, FILE_MODE))  # its companions get the same mode
         database = SqliteDatabase(self.file, is_remote=is_remote)
         try:

@@ -28,7 +28,7 @@ class EventRow:
         phase: the last one reported; `end` and `point` are final.
         began_utc_ns: when it began.
         ended_utc_ns: when it ended; None while it continues; a point ends when it begins.
-        began_scene_ns: when it began in the source's scene time, which no clock step moves.
+        began_scene_ns: when it began in the source's scene time, which clock steps do not affect.
         duration_s: between begin and end in scene time; None while it continues.
         reason: why it ended, unless it ended on its own: `engine_stopped`, `engine_killed`, `stream_restarted`, …
         facts: `track_ids`, `why`, `data`, `score`, `xyxy`, `at`, `frame_id`, `captured_utc_ns`, as on the wire.

@@ -84,7 +84,7 @@ class PacketRing:
         self._drop_excess()
 
     def seconds(self, now_ns: int) -> float:
-        """Return how far back it reaches from a monotonic time."""
+        """Return how far back the ring reaches from a monotonic time."""
         first = next((group.packets[0] for group in self._groups if group.packets), None)
         return 0.0 if first is None else (now_ns - first.read_ns) / NS_PER_S
 

@@ -195,7 +195,7 @@ class _Recorder:
         return {**place, "state": self._now["state"], "reason": self._now["reason"], **self.totals(), **ring}
 
     def look(self) -> None:
-        """Read its reports; replace it if it has died or fallen silent."""
+        """Read the process's reports; replace a process that has died or fallen silent."""
         if not self.is_running:
             return
         if self._child is None:
@@ -208,12 +208,12 @@ class _Recorder:
             self._replace(f"the recording process sent nothing for {silent_s:.0f} s")
 
     def ask_to_stop(self) -> None:
-        """Ask it to finish its file."""
+        """Ask the process to finish its file."""
         if self._child is not None:
             self._child.say(STOP)
 
     def stop(self, grace_s: float) -> None:
-        """End it, and keep its final counters; harmless when repeated."""
+        """End the process and keep its final counters; harmless when repeated."""
         self.ask_to_stop()
         deadline_ns = self._clock.monotonic_ns() + int(grace_s * NS_PER_S)
         while self._child is not None and self._now["state"] != "ended":
@@ -240,7 +240,7 @@ class _Recorder:
         self._say_held()
 
     def hold(self, seconds: float) -> None:
-        """Ask it to write its ring and what follows for `seconds`; callable from any thread."""
+        """Ask the process to write its ring and what follows for `seconds`; callable from any thread."""
         self._held_until_ns = max(self._held_until_ns, self._clock.monotonic_ns() + int(seconds * NS_PER_S))
         self._say_held()
 
@@ -251,7 +251,7 @@ class _Recorder:
             child.say(json.dumps({"hold_s": held_s}).encode())
 
     def _take(self, wait_s: float, *, is_ending: bool = False) -> bool:
-        """Read its reports, waiting for the first one; return whether there were any."""
+        """Read the process's reports, waiting for the first one; return whether there were any."""
         heard = False
         try:
             while self._child is not None and self._child.connection.poll(0 if heard else wait_s):

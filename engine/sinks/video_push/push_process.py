@@ -38,7 +38,7 @@ MAX_PICTURE = 64_000_000
 REPORT_S = 1.0
 HELD_S = 5.0  # a connection that lasted this long counts as stable
 IDLE_S = 0.5
-MEMORY_BYTES = 400_000_000  # the largest image several times, and FFmpeg; a server can make a client hold gigabytes
+MEMORY_BYTES = 400_000_000  # fits several of the largest images and FFmpeg; a server can make a client hold gigabytes
 TIME_BASE = Fraction(1, 90_000)
 
 

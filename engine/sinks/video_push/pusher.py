@@ -100,7 +100,7 @@ class Pusher:
 
     @property
     def needs_key(self) -> bool:
-        """Whether it can only use a keyframe."""
+        """Whether the server can only continue with a keyframe."""
         return self._needs_key
 
     @property
@@ -109,7 +109,7 @@ class Pusher:
         return None if self._child is None else self._child.pid
 
     def figures(self) -> dict[str, Any]:
-        """Return its entry in the summary; may be called on any thread."""
+        """Return the stream's entry in the summary; may be called on any thread."""
         now = self._now
         return {
             "url": public_address(self._target.url),
@@ -133,7 +133,7 @@ class Pusher:
             self._needs_key = True
 
     def look(self) -> None:
-        """Read its reports; replace it if it has died or fallen silent."""
+        """Read the process's reports; replace a process that has died or fallen silent."""
         if self._child is None:
             if self._restarts.is_due:
                 self._start()
@@ -154,7 +154,7 @@ class Pusher:
             self._replace(f"the server took nothing for {silent_s:.0f} s")
 
     def close(self) -> None:
-        """End it; harmless when repeated."""
+        """End the process; harmless when repeated."""
         child, self._child = self._child, None
         if child is not None:
             child.say(STOP)

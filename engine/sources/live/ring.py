@@ -288,7 +288,7 @@ class Ring:
             return
         deadline_ns = time.monotonic_ns() + int(self._lock_s * NS_PER_S)
         while True:
-            is_last = time.monotonic_ns() >= deadline_ns  # read first: this process may have been stopped as well
+            is_last = time.monotonic_ns() >= deadline_ns  # before trying: this process may have been stopped too
             try:
                 fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return

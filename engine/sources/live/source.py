@@ -33,7 +33,7 @@ _KILL_AFTER_S = 1.0  # a reader gets this much longer than its own limit
 _STALL_INTERVALS = 4.0
 STABLE_S = 5.0  # a connection that has lasted this long works
 WHOLE_S = 2 * KEYFRAME_WAIT_S  # extra time for a reader that reports only losses: it may be waiting for a keyframe
-KEYFRAMES_S = 20.0  # between two keyframes: cameras that save bandwidth send one in 10 s
+KEYFRAMES_S = 20.0  # time between two keyframes: cameras that save bandwidth send one every 10 s
 
 
 def patient(url: str, options: SourceOptions) -> SourceOptions:

@@ -130,7 +130,7 @@ def candidates_are_rows_above_the_threshold(head: Head, outputs: Outputs) -> Non
 
 
 def values_that_are_no_number_give_no_box(head: Head, outputs: Outputs) -> None:
-    """A model that computes NaN or infinity gives no candidate and no failure."""
+    """A model that computes NaN or infinity yields no candidates and does not fail."""
     for value in (np.nan, np.inf, -np.inf):
         wrong = [np.full_like(one, value) if one.dtype.kind == "f" else one for one in outputs]
         found = head.find(wrong, 0, 0.25)

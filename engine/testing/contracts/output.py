@@ -53,7 +53,7 @@ def a_whole_run_passes_and_packets_stay_as_they_are(make: MakeSink) -> None:
 
 
 def a_source_without_frames_is_accepted(make: MakeSink) -> None:
-    """A camera that is never reached has states and no packets."""
+    """A camera that is never reached has states but no packets."""
     sink = make()
     sink.open(RUN)
     states: tuple[SourceState, ...] = ("connecting", "offline", "ended")

@@ -22,7 +22,7 @@ def it_has_a_name_and_an_address(make: MakeSource) -> None:
 
 
 def frames_are_numbered_read_only_bgr_images(make: MakeSource) -> None:
-    """Ids start at 0 or later and rise, capture times do not fall, pixels are uint8 BGR and read-only."""
+    """Ids start at 0 or later and increase, capture times never decrease, pixels are uint8 BGR and read-only."""
     source = make()
     ids, times, pts = [], [], []
     for frame in source:

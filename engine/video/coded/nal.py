@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 START = b"\x00\x00\x01"
-MAX_SETS = 16  # of one kind; a stream uses one or two
+MAX_SETS = 16  # limit per kind; a stream uses one or two
 _KINDS = {"h264": (7, 8), "hevc": (32, 33, 34)}
 _NOT_SHOWN = {"h264": frozenset((7, 8, 9)), "hevc": frozenset((32, 33, 34, 35))}  # sets and delimiters
 

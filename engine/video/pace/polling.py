@@ -90,5 +90,5 @@ class PolledVideo:
         return count
 
     def close(self) -> None:
-        """Close it; harmless when repeated."""
+        """Close the video; harmless when repeated."""
         self._reader.close()

@@ -82,8 +82,8 @@ def confine(
         target: what is read, or written to.
         writable: folder in which files may be written, created and removed; it must exist.
         memory_bytes: limit on private memory; None: what decoding its frames can take.
-        pushes: it is written to: FFmpeg follows no redirect then, and PyAV holds the GIL while it connects, so that
-            nobody could judge its connections.
+        pushes: the target is written to. FFmpeg then follows no redirect, and PyAV holds the GIL while it connects, so
+            that no thread could check its connections.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     libc = ctypes.CDLL(None, use_errno=True)

@@ -47,7 +47,7 @@ def confine_connections(libc: ctypes.CDLL, machine: str, arch: int, host: str, p
             _judge(libc, listener[0], lambda address, to: _is_allowed(host, port, address, to))
 
     thread = threading.Thread(target=judge, name="connections", daemon=True)
-    thread.start()  # before the filter, which new threads inherit, or it would wait for itself
+    thread.start()  # started before the filter, which new threads inherit: otherwise it would wait for itself
     descriptor = _install(libc, machine, arch)
     if descriptor >= 0:
         listener.append(descriptor)

@@ -23,8 +23,8 @@ from typing import NamedTuple
 logger = logging.getLogger(__name__)
 CODECS = ("h264", "hevc")
 NO_PARSER = "+noparse"  # appended to other FFmpeg flags
-MIN_PICTURES, MIN_KEYFRAMES, MIN_SPLIT = 25, 2, 3  # observed without exception before anything is trusted
-MAX_BYTES = 1 << 25  # of one image: limits memory, whatever data arrive
+MIN_PICTURES, MIN_KEYFRAMES, MIN_SPLIT = 25, 2, 3  # needed without exception before anything is trusted
+MAX_BYTES = 1 << 25  # limit for one image, whatever data arrive
 SLOW_PICTURES, SLOW_SPLIT, SLOW_NS, SLOW_INTERVAL_NS = 4, 1, 2_500_000_000, 120_000_000  # the same for slow cameras
 SMALLEST_FULL = 800  # bytes: while every frame has fitted into one packet, a smaller packet does not count as full
 _START = b"\x00\x00\x00\x01"

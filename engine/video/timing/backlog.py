@@ -13,7 +13,7 @@ LATE_NS = 300 * _MS
 OBSERVE_NS = 500 * _MS
 CATCH_UP_NS = 100 * _MS
 MAX_STEP_NS = 60_000 * _MS
-MEMORY_NS = 10_000 * _MS  # of the rate of stream time: after this, older observations count half
+MEMORY_NS = 10_000 * _MS  # half-life of observations of the rate of stream time
 REAL_TIME = (0.8, 1.25)  # seconds per second of stream time that count as one: jitter, drifting clocks
 
 

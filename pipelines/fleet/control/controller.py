@@ -179,7 +179,7 @@ class Controller:
         book, found = self.book, list[tuple[bool, str, str]]()
         for engine_id, engine in book.engines.items():
             for name in book.owned[engine_id] if book.is_live(engine) else ():
-                report = engine.running.get(name, {})  # there is none of a camera that has just started
+                report = engine.running.get(name, {})  # missing for a camera that has just started
                 if book.cameras[name].is_running and report.get("model", DEFAULT_MODEL) == DEFAULT_MODEL:
                     found.append((report.get("state") != "live", name, engine_id))
         return {name: engine_id for _, name, engine_id in sorted(found)}

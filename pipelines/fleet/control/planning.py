@@ -56,7 +56,7 @@ def settle(book: Book) -> None:
 
 
 def _is_reported(book: Book, camera: Camera) -> bool:
-    """Return whether its owner is alive and answering: then its answers show what it runs, and no lease has expired."""
+    """Return whether a camera's owner is alive and answering: then its answers show what it runs."""
     engine = book.engines.get(camera.owner)
     return engine is not None and book.is_live(engine)
 

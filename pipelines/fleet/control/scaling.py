@@ -37,7 +37,7 @@ class Scaler:
     Args:
         controller: of the fleet.
         ledger: likewise.
-        shrink_s: fewer machines must be needed for so long; None: none is given back.
+        shrink_s: how long fewer machines must suffice before one is given back; None: none ever is.
     """
 
     def __init__(self, controller: Controller, ledger: Ledger, shrink_s: float | None) -> None:
@@ -46,7 +46,7 @@ class Scaler:
         self._quiet_since_ns: int | None = None
 
     def turn(self) -> Scale:
-        """Return what is needed; drain a machine if it has long been superfluous, or take one back that is leaving.
+        """Return what is needed; drain a machine if it has long been superfluous, or keep one that is leaving.
 
         Raises:
             LedgerError: nothing has changed; call it again.

@@ -30,7 +30,7 @@ class Collector:
         self.process = KeptProcess(NAME, folder, clock) if config.collector.collect != "none" else None
 
     def keep(self) -> None:
-        """Start it if it does not run."""
+        """Start the collector if it is not running."""
         process, places = self.process, self._config.collector
         if process is None or process.is_running():
             return

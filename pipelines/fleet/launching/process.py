@@ -73,7 +73,7 @@ class KeptProcess:
         self._due_ns, self.pid, self._child = now_ns + int(pause_s * NS_PER_S), 0, None
 
     def start(self, arguments: Sequence[str], facts: dict[str, Any]) -> None:
-        """Start it in its own session, and write its card file.
+        """Start the process in its own session, and write its card file.
 
         Raises:
             ConfigError: it cannot be started.
@@ -106,20 +106,20 @@ class KeptProcess:
             return {}
 
     def last_words(self) -> str:
-        """Return the last line of its log."""
+        """Return the last line of the process's log."""
         with suppress(OSError):
             data = self.log.read_bytes()[-2000:].decode(errors="replace").strip()
             return data.splitlines()[-1] if data else ""
         return ""
 
     def signal(self, number: int) -> None:
-        """Send it a signal, if it runs."""
+        """Send the process a signal if it is running."""
         if self.is_running():
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
     def end(self, wait_s: float) -> None:
-        """End it: gracefully first, then by force."""
+        """End the process: gracefully first, then by force."""
         self.signal(signal.SIGTERM)
         self.signal(signal.SIGCONT)
         until_ns = self._clock.monotonic_ns() + int(wait_s * NS_PER_S)

@@ -94,7 +94,7 @@ class NatsLedger:
         done = [False] * len(changes)
 
         async def make(numbers: Sequence[int]) -> None:
-            for number in numbers:  # those of one camera in their order
+            for number in numbers:  # the changes of one camera stay in order
                 before, after = changes[number]
                 old = None if before is None else _text(before)
                 done[number] = await self._swap(_key(ASSIGNMENT, after.source_id), old, _text(after))

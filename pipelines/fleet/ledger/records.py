@@ -64,7 +64,7 @@ class Ledger(Protocol):
         """
 
     def close(self) -> None:
-        """Close it; safe to call again."""
+        """Close the ledger; safe to call again."""
 
 
 def checked(changes: Sequence[Change]) -> Sequence[Change]:

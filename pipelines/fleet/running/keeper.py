@@ -111,7 +111,7 @@ class Keeper:
         self._is_wanted = not config.options().keeps
 
     def keep(self) -> None:
-        """Start it if it does not run; one with another configuration is replaced."""
+        """Start the keeper if it is not running; one with another configuration is replaced."""
         if not self._is_wanted:
             return
         file, text = self._folder / CONFIG, self._configuration()

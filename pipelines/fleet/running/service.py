@@ -90,7 +90,7 @@ class FleetService:
         )
 
     def turn(self) -> None:
-        """Do what is due, and wait briefly for answers. No failure of it ends the fleet."""
+        """Do what is due, and wait briefly for answers. No failure here ends the fleet."""
         try:
             self._turn()
         except EngineError as error:

@@ -174,7 +174,7 @@ class _Day:
                 del self.lost_ns[name]
 
     def scale(self) -> None:
-        """Order the machines that the fleet's scaler misses, and end those that it gives back."""
+        """Order the machines that the fleet's scaler lacks, and end those that it gives back."""
         scale = self.scaler.turn()
         there = sum(engine.is_expected for engine in self.controller.book.engines.values())
         for _ in range(scale.machines + len(scale.free) - there - len(self.booting)):

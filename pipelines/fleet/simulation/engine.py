@@ -62,7 +62,7 @@ class SimulatedEngine:
         return self._clock.monotonic_ns() + self._offset_ns
 
     def publishing(self) -> dict[str, int]:
-        """Return the epoch of each camera that it may publish now."""
+        """Return the epoch of each camera that the engine may publish now."""
         now_ns = self.now_ns
         return {name: run.epoch for name, run in self._runs.items() if self._until(run) > now_ns}
 

@@ -117,7 +117,7 @@ class SimulatedNetwork:
         self.frozen.add(engine_id)
 
     def thaw(self, engine_id: str) -> None:
-        """Thaw it: first it reads what has arrived in the meantime."""
+        """Thaw an engine: it first reads what has arrived in the meantime."""
         self.frozen.discard(engine_id)
         for number, request in self._buffers.pop(engine_id, []):
             self._handle(engine_id, number, request, self._clock.monotonic_ns())

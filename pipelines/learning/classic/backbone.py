@@ -64,7 +64,7 @@ class Backbone:
     def stages(self) -> list[str]:
         """Return the last tensor of each resolution before the one of the last layer; empty if there is none.
 
-        Early layers see edges and strokes, which the last one, trained for the classes of its data, has given up
+        Early layers see edges and strokes, which the last one, trained for the classes of its data, discards
         (Head2Toe, Evci et al. 2022).
         """
         onnx, runtime = require("onnx", extra="classic"), require("onnxruntime")

@@ -110,7 +110,7 @@ def train_classic(folder: Path, out: Path, options: ClassicOptions, progress: Pr
     images, class_id = crops.part(test=False)
     facts = {"method": options.method, "data_sha256": crops.sha256, "learnt": str(len(images))}
     pools = require("threadpoolctl", extra="classic")
-    with pools.threadpool_limits(1):  # more threads wait for each other on small tables, for minutes on a busy machine
+    with pools.threadpool_limits(1):  # with more, threads wait for each other for minutes on a busy machine
         _TRAINERS[options.method](_Lesson(images, class_id, crops.class_names, out, options, facts, progress))
     return score_crops(out, crops, options)
 

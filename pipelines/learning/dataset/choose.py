@@ -62,7 +62,7 @@ class Chooser:
     Args:
         when: the conditions.
         per_hour: maximum images per source and hour of its own time; 0: unlimited.
-        known: looks of the images that the project has.
+        known: looks of the project's images.
     """
 
     def __init__(self, when: When, per_hour: float = 0, known: Iterable[Look] = ()) -> None:

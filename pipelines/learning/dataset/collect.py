@@ -1,7 +1,7 @@
 """`dataset collect`: images of a running engine that are worth labelling, with its model's suggestions.
 
-The engine must publish images (`publish.pictures`); what it blurs there stays blurred. Collecting costs it nothing
-but the images.
+The engine must publish images (`publish.pictures`); what it blurs there stays blurred. Collecting costs the engine
+nothing but the images.
 """
 
 from __future__ import annotations

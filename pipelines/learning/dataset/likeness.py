@@ -31,7 +31,8 @@ class Look(NamedTuple):
 
     Attributes:
         bits: perceptual hash.
-        cells: grey copy of 32 x 32 cells of one byte, of one mean and deviation for all images; empty if unknown.
+        cells: grey copy of 32 x 32 cells of one byte, with the same mean and deviation for all images; empty if
+            unknown.
     """
 
     bits: int
@@ -101,7 +102,7 @@ def distance(a: int, b: int) -> int:
 
 
 def nearest(one: Look, others: Iterable[Look]) -> int:
-    """Return the smallest distance of its hash to any of the others, 64 if there are none."""
+    """Return the smallest distance of this hash to any of the others, 64 if there are none."""
     return min((distance(one.bits, other.bits) for other in others), default=64)
 
 

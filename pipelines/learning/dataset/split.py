@@ -98,7 +98,7 @@ def _groups(images: Sequence[Path], origins: Mapping[str, Origin], by: Sequence[
 
 
 def _own(image: Path) -> int:
-    """Return a hash for an image without one, unlike all others."""
+    """Return a hash for an image without one, different from all others."""
     return int.from_bytes(hashlib.sha256(image.name.encode()).digest()[:8], "big")
 
 

@@ -122,7 +122,7 @@ def make_reference(frames: Sequence[FrameFacts], class_count: int, class_names: 
 def _quantiles(values: Floats) -> Floats:
     inner: Floats = np.unique(np.quantile(values, np.linspace(0, 1, BINS + 1)[1:-1]))
     least = values.min()
-    if inner[0] == least and least > 0:  # many values equal the smallest: anything below it has a bin of its own
+    if inner[0] == least and least > 0:  # many values equal the smallest, so anything below it gets its own bin
         inner = np.concatenate([[np.nextafter(least, -np.inf)], inner])
     return inner
 

@@ -142,7 +142,7 @@ def _models_of(canary: Sequence[str], facts: Mapping[str, Mapping[str, Any]]) ->
 
 
 def _check_same_engine(stream: str, engines: Mapping[str, str], facts: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise `ConfigError` if the frames are those of another engine than the one that is controlled."""
+    """Raise `ConfigError` if the frames come from an engine other than the controlled one."""
     for name, engine_id in engines.items():
         controlled = facts[name].get("engine_id", engine_id)  # an engine of an earlier version does not say
         if controlled != engine_id:

@@ -78,7 +78,7 @@ class Takeover:
     def may_blame(self, quantity: str) -> bool:
         """Return whether the new model may be the cause of a drift of `classes` or `objects`.
 
-        It is not if the output stayed the same as it took over, unless it has found nothing since.
+        It is not if the output stayed the same at the takeover, unless the model has found nothing since.
         """
         if not self._found_any:
             return True

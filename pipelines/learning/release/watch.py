@@ -53,7 +53,7 @@ class Rate:
         self.count += 1
 
     def per_s(self, until_ns: int = 0) -> float:
-        """Return the rate from the first message to the last one, or to a later time; 0 of fewer than two."""
+        """Return the rate from the first message to the last one, or to a later time; 0 with fewer than two."""
         spent_ns = max(until_ns, self.last_ns) - self.first_ns
         return (self.count - 1) * NS_PER_S / spent_ns if self.count > 1 and spent_ns > 0 else 0.0
 
@@ -138,7 +138,7 @@ class Watch:
     def catch_up(self, messages: Subscriber) -> None:
         """Read what has arrived by now, while the new model loads and once when the sources have switched.
 
-        Two models may have the same file name. Then all that is read here counts as the old one's.
+        Two models may have the same file name. In that case, everything read here counts as the old one's.
         """
         until = time.monotonic() + CATCH_UP_S
         while time.monotonic() < until and (message := _next(messages, 0.0)) is not None:
@@ -163,7 +163,7 @@ class Watch:
         return self._drifted(max_drift, is_over=True) or self._slowed()
 
     def _read_the_rest(self, messages: Subscriber) -> None:
-        """Read what has arrived, so that a reader that had no time for it blames no model."""
+        """Read what has arrived, so that a reader that fell behind does not blame the model."""
         until = time.monotonic() + CATCH_UP_S
         while time.monotonic() < until and (message := _next(messages, 0.0)) is not None:
             self._take(message)

@@ -38,7 +38,7 @@ class Listing:
     sha256: str
 
     def write(self, path: Path) -> None:
-        """Write it for the child."""
+        """Write the listing for the child."""
         values = {"class_names": self.class_names, "train": self.train, "val": self.val}
         path.write_text(json.dumps(values), encoding="utf-8")
 
@@ -119,7 +119,8 @@ def _shares(truth: Truth) -> list[list[float]]:
 def _split(entries: list[dict[str, Any]], seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the images for training and for model selection, chosen at random.
 
-    Whole blocks of a clip's frames would be a more honest estimate, but training would miss what only they show.
+    Holding out whole blocks of a clip's frames would give a more honest estimate, but training would miss what only
+    they show.
     """
     if len(entries) < 5:
         raise ConfigError(f"{len(entries)} images: expected at least 5, or your own images/val")

@@ -171,7 +171,7 @@ def _filled(torch: Any, marked: dict[str, Any], pairs: list[tuple[Array, Array]]
             lost[name] = value.numel()
         else:
             state[name] = torch.from_numpy(np.concatenate([part for part in found if part is not None]).copy())
-    for name in list(lost):  # of auxiliary layers, which an export leaves out
+    for name in list(lost):  # weights of auxiliary layers, which an export leaves out
         last = _same_of_last(name, state)
         if last is not None and last not in lost:
             state[name] = state[last].clone()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     _Adapter = logging.LoggerAdapter[logging.Logger]
 else:
-    _Adapter = logging.LoggerAdapter  # has no parameters in Python 3.10
+    _Adapter = logging.LoggerAdapter  # not generic in Python 3.10
 
 logger = logging.getLogger(__name__)
 KEPT_PER_CLIENT = 50

@@ -51,7 +51,7 @@ def serve(
         limits,
         metrics,
     )
-    gate_rules(options)  # rejects before models are read
+    gate_rules(options)  # rejects invalid options before models are read
     models = load_models(
         model or ["demo"],
         backend=backend,

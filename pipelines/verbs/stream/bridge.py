@@ -230,7 +230,7 @@ def _serve_browsers(
 
 
 async def _beat(beat: Callable[[], bool]) -> None:
-    """Record every second that the loop is running."""
+    """Record once a second that the loop is still running."""
     import asyncio
 
     while True:

@@ -28,11 +28,11 @@ class Identity:
     by_cookie: bool = False
 
     def may(self, role: Role) -> bool:
-        """Return whether they have at least this role."""
+        """Return whether the user has at least this role."""
         return ROLES.index(self.role) >= ROLES.index(role)
 
     def may_see(self, source_id: str) -> bool:
-        """Return whether they may see a source."""
+        """Return whether the user may see a source."""
         return self.sources is None or source_id in self.sources
 
 

@@ -55,7 +55,7 @@ class Listen:
 
     @property
     def is_any(self) -> bool:
-        """Whether it means every address of this machine."""
+        """Whether the host stands for every address of this machine."""
         address = address_of(self.host)
         return address is not None and address.is_unspecified
 

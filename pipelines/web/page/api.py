@@ -120,7 +120,7 @@ async def get_system(request: Request) -> Response:
     """Return the facts of the engine and of this process."""
     hub: Hub = request.app.state.hub
     status: dict[str, Any] = {}
-    with suppress(HTTPException):  # the rest is shown without it
+    with suppress(HTTPException):  # the rest is shown without the engine's status
         status = await control(request, {"command": "status"})
     return reply(SystemInfo.of(hub, status))
 

@@ -88,7 +88,7 @@ class Watcher(Protocol):
     """How it watches, such as `live`."""
 
     def topics(self) -> Iterable[str]:
-        """Return the topics of frames and images that it currently wants."""
+        """Return the topics of frames and images that the watcher currently wants."""
 
     def take_text(self, kind: str, source_id: str, text: str) -> None:
         """Accept a message of the stream as JSON."""

@@ -99,7 +99,7 @@ class Viewer:
         self._sending_since: float | None = None
 
     def topics(self) -> Iterable[str]:
-        """Return the topics that it wants."""
+        """Return the topics that the viewer wants."""
         return self._topics
 
     def take_text(self, kind: str, source_id: str, text: str) -> None:
@@ -157,7 +157,7 @@ class Viewer:
         self._ready.set()
 
     async def run(self) -> None:
-        """Serve it until it leaves, stops reading or sends something invalid."""
+        """Serve the page until it leaves, stops reading or sends something invalid."""
         self._greet()
         self._hub.join(self)
         tasks = [asyncio.create_task(work) for work in (self._send(), self._receive(), self._stuck())]
