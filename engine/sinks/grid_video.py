@@ -17,11 +17,10 @@ from engine.errors import SinkError
 from engine.imaging.grid import SIZE_WH, Grid
 from engine.optional import require
 from engine.protocols import OutputFile, SinkBase
-from engine.sinks.video_file import VideoFile, video_path
+from engine.sinks.video_file import ENCODER, ENCODER_OPTIONS, VideoFile, video_path
 
 MAX_WAITING = 64
 FPS = 25.0
-CODEC, OPTIONS = "libx264", {"preset": "veryfast", "crf": "23", "threads": "2"}
 _GONE = ("offline", "stalled", "ended", "connecting")
 
 
@@ -157,7 +156,8 @@ class GridVideo(SinkBase):
     def _encode(self, at_ns: int) -> None:
         try:
             if self._file is None:
-                self._file = self._output = VideoFile(self.path, self._size_wh, self._fps, CODEC, dict(OPTIONS))
+                options = dict(ENCODER_OPTIONS)
+                self._file = self._output = VideoFile(self.path, self._size_wh, self._fps, ENCODER, options)
             self._file.write(self._grid.picture(), at_ns, 0)
         except (require("av").FFmpegError, OSError) as error:
             raise self._unwritable(error) from error

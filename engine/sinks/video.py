@@ -14,7 +14,7 @@ from engine.data import Frame, Packet, Run, SourceStatus
 from engine.errors import ConfigError, SinkError
 from engine.optional import require
 from engine.protocols import OutputFile, SinkBase
-from engine.sinks.video_file import VideoFile, video_path
+from engine.sinks.video_file import ENCODER, ENCODER_OPTIONS, VideoFile, video_path
 
 DEFAULT_FPS = 30.0
 
@@ -24,7 +24,7 @@ Draw = Callable[[Packet], NDArray[np.uint8]]
 class VideoWriter(SinkBase):
     """Writes one video per source, frame for frame at the source's own times.
 
-    A file plays up to its last second even if the process is killed or the disk is full.
+    A file plays up to its last frame but one even if the process is killed or the disk is full.
 
     Sizes are made even for H.264 by one grey column or row; if a source changes its size mid-stream, its frames are
     fitted into the first size. If a source has no times, its frames are spaced at its nominal rate (or `fps`).
@@ -54,7 +54,7 @@ class VideoWriter(SinkBase):
         first: str | None = None,
         draw: Draw | None = None,
         fps: float | None = None,
-        codec: str = "libx264",
+        codec: str = ENCODER,
         options: dict[str, str] | None = None,
     ) -> None:
         self.path = video_path(path)
@@ -65,7 +65,7 @@ class VideoWriter(SinkBase):
         self._draw = draw
         self._fps = fps
         self._codec = codec
-        self._options = {"preset": "veryfast", "crf": "23", "threads": "2"} if codec == "libx264" else {}
+        self._options = dict(ENCODER_OPTIONS) if codec == ENCODER else {}
         self._options.update(options or {})
         self._nominal: dict[str, float] = {}
         self._files: dict[str, VideoFile] = {}

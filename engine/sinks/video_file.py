@@ -1,4 +1,4 @@
-"""One MP4, MOV or MKV file being written: it plays up to its last second, however the process ends."""
+"""One MP4, MOV or MKV file being written: it plays up to its last frame but one, however the process ends."""
 
 from __future__ import annotations
 
@@ -28,14 +28,13 @@ HYBRID_SINCE = (
     12,
 )  # libavformat of FFmpeg 8.1: earlier ones write an index without the codec's parameters
 _HYBRID = "hybrid_fragmented+"
-_FRAGMENTED = {
-    "movflags": "frag_keyframe+delay_moov+default_base_moof",
-    "frag_duration": "250000",  # microseconds
-    "flush_packets": "1",
-}
+_FRAGMENTED = {"movflags": "frag_every_frame+delay_moov+default_base_moof", "flush_packets": "1"}
+PACKETS_TO_APPEAR = 2  # the muxer writes a fragment when the next packet tells how long the last one is
+ENCODER = "libx264"
+ENCODER_OPTIONS = {"preset": "veryfast", "tune": "zerolatency", "crf": "24", "threads": "2"}
+"""The encoder holds no frame back, so that a kill loses none of them; at equal quality, that takes 15 % more space."""
 FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
-_CLUSTERED = {"flush_packets": "1", "cluster_time_limit": "250"}  # milliseconds
-_FRAGMENT_TICKS = TICKS_PER_S // 4
+_CLUSTERED = {"flush_packets": "1", "cluster_time_limit": "0"}
 
 
 def video_path(path: str | Path) -> Path:
@@ -47,10 +46,10 @@ def video_path(path: str | Path) -> Path:
 
 
 class VideoFile:
-    """A file being written in fragments of a quarter of a second, each complete on disk.
+    """A file being written in fragments of one frame, each complete on disk when the next frame arrives.
 
-    It appears under its name, and replaces what was there, once its first fragment is complete, so that it can be
-    played at any moment. `close` makes it a plain MP4 or MOV with the index first, so that it plays while it loads.
+    It appears under its name, and replaces what was there, with its second frame, so that it can be played at any
+    moment. `close` makes it a plain MP4 or MOV with the index first, so that it plays while it loads.
 
     Args:
         path: `.mp4`, `.mov` or `.mkv`.
@@ -84,7 +83,7 @@ class VideoFile:
         if not self._is_matroska and av.library_versions["libavformat"][:2] >= HYBRID_SINCE:
             options_of_file["movflags"] = _HYBRID + options_of_file["movflags"]
         self._early = part_of(path)
-        self._waiting: list[Any] | None = []  # packets before the first fragment
+        self._packets = 0
         self._container: Any = av.open(
             url_of_path(self._early), "w", format=FORMATS[path.suffix.lower()], options=options_of_file
         )
@@ -115,19 +114,9 @@ class VideoFile:
 
     def _mux(self, packet: Any) -> None:
         packet.duration = packet.duration or self._step
-        if self._waiting is None:
-            self._container.mux(packet)
-            return
-        self._waiting.append(packet)
-        if packet.dts is None or packet.dts - (self._waiting[0].dts or 0) > _FRAGMENT_TICKS:
-            self._appear()
-
-    def _appear(self) -> None:
-        """Write the first fragment, and give the file its name."""
-        waiting, self._waiting = self._waiting or [], None
-        for packet in waiting:
-            self._container.mux(packet)
-        if waiting:
+        self._container.mux(packet)
+        self._packets += 1
+        if self._packets == PACKETS_TO_APPEAR:
             self._early.replace(self.path)
 
     def close(self) -> None:
@@ -139,11 +128,11 @@ class VideoFile:
             self._container = container
             for packet in self._stream.encode(None):
                 self._mux(packet)
-            if self._waiting is not None:
-                self._appear()
         finally:
             self._container = None
             container.close()
+            if self._packets == 1:
+                self._early.replace(self.path)
             self._early.unlink(missing_ok=True)  # still there only if nothing could be written
         self.is_complete = True
         if not self._is_matroska and self.path.stat().st_size <= INDEX_FIRST_BYTES:
