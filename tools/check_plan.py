@@ -2,7 +2,7 @@
 """Check the number of cameras promised by `framewire bench --plan` in runs with that many, and with more.
 
 usage: python tools/check_plan.py [--model demo] [--size 640x360] [--fps 5] [--seconds 30]
-After the plan, `framewire run` plays the same kind of cameras in a process of its own: as many as promised, which must
+After the plan, `framewire run` plays the same kind of cameras in its own process: as many as promised, which must
 keep up, and the smallest number more than 15 % above that, which must not. Exit code 1 if either fails.
 """
 

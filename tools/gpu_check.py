@@ -221,7 +221,7 @@ def run_apart(section: Section, arguments: Sequence[str], left_s: float = math.i
         if answer.is_file():
             return Finding(**json.loads(answer.read_text()))
         if code is None and limit_s < section.limit_s:
-            return Finding(section.name, "skipped", {"reason": f"the budget ended after {limit_s:.0f} s of it"})
+            return Finding(section.name, "skipped", {"reason": f"the budget ran out after {limit_s:.0f} s of it"})
         last_words = words.read_text(errors="replace").strip()[-1500:]
         end = f"killed after {limit_s:.0f} s" if code is None else f"ended with code {code}"
         return Finding(section.name, "failed", {"error": end, "last words": last_words})

@@ -45,9 +45,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--cameras", type=int, default=4)
     parser.add_argument("--fault-every", type=float, default=60.0, help="seconds between faults")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--csv", type=Path, help="write all samples, and the engine's log beside")
+    parser.add_argument("--csv", type=Path, help="write all samples, with the engine's log next to them")
     parser.add_argument("--json", action="store_true", help="print one JSON line at the end")
-    parser.add_argument("--everything", action="store_true", help="all that a run can do beside detecting")
+    parser.add_argument("--everything", action="store_true", help="everything that a run can do besides detecting")
     return parser.parse_args()
 
 

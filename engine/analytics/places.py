@@ -82,7 +82,7 @@ class Zone:
         if is_flat(list(points), _SMALLEST_AREA * extent * extent):
             raise ConfigError(f"{where}: it has no area: give three or more corners that are not on one line")
         if points[0] == points[-1]:
-            raise ConfigError(f"{where}: the last corner repeats the first: remove it, a zone is closed by itself")
+            raise ConfigError(f"{where}: the last corner repeats the first: remove it, because a zone closes itself")
         if crosses_itself(list(points)):
             raise ConfigError(f"{where}: its edges cross each other: give the corners in order along the border")
 
@@ -154,7 +154,7 @@ def check_unique(what: str, names: Iterable[str]) -> None:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise ConfigError(f"two {what}s are called {name!r}: give each a name of its own")
+            raise ConfigError(f"two {what}s are called {name!r}: give each its own name")
         seen.add(name)
 
 

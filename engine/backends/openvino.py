@@ -39,7 +39,7 @@ _core_lock = threading.Lock()
 def shared_core() -> Any:
     """Return the one `openvino.Core` of this process; it stays loaded until the process ends.
 
-    The CPU plugin gives the thread that loads it a signal stack of its own, and only that thread can take it back. If
+    The CPU plugin gives the thread that loads it its own signal stack, and only that thread can take it back. If
     another thread unloads the plugin, the stack is freed while still in use, and the next Ctrl-C causes a segmentation
     fault.
     """

@@ -6,7 +6,7 @@ ENCODED = "with / ? # @ : of the password written as %2F %3F %23 %40 %3A"
 
 
 def has_two_readings(address: str) -> bool:
-    """Return whether a later `@` may end a password with unencoded `/`, `?` or `#`: then the host is unsure.
+    """Return whether a later `@` may end a password with unencoded `/`, `?` or `#`: then the host is ambiguous.
 
     A parser would take a part of the password for the host, look it up, and name the source after it.
 

@@ -161,7 +161,7 @@ def _place_from_url(url: str) -> tuple[_Place, dict[str, str]]:
     except ValueError as error:
         raise ConfigError("the webhook is not a URL: expected http://host:port/path") from error
     if has_two_readings(url):
-        raise ConfigError(f"the webhook's host is unsure: expected http://user:password@host/path, {ENCODED}")
+        raise ConfigError(f"the webhook's host is ambiguous: expected http://user:password@host/path, {ENCODED}")
     if parts.scheme not in ("http", "https") or not parts.hostname or not url.isascii() or not url.isprintable():
         raise ConfigError("the webhook is not an http or https URL: expected http://host/path")
     path = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))

@@ -57,7 +57,7 @@ _NAME_CODES = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS
 _OTHER_NAME = "write the address with the name in its certificate, or have one made for this address"
 _OWN_CERTIFICATE = (
     "if it is the camera's own, save it as a file, compare its fingerprint with the camera's, and set tls: {ca: FILE}"
-    " for the source; tls: insecure trusts every server, also a false one that wants the password"
+    " for the source; tls: insecure trusts every server, even an impostor that is after the password"
 )
 
 

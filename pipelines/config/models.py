@@ -165,7 +165,9 @@ class PipelineConfig(Section):
     overflow: Literal["block", "drop_oldest"] | None = Field(
         None, description="First queue of every source; null: drop_oldest for live sources, block for files"
     )
-    max_age_ms: float | None = Field(1000.0, gt=0, description="Live frames older than this are not inferred")
+    max_age_ms: float | None = Field(
+        1000.0, gt=0, description="Live frames older than this are dropped before inference"
+    )
     batch_wait_ms: float = Field(5.0, ge=0, le=1000, description="How long a frame waits for frames of other cameras")
     detect_every: int | Literal["auto"] = Field(
         1, description="Detect on every n-th frame and predict tracks in between; auto: as often as the hardware allows"

@@ -33,7 +33,7 @@ class LeaseConfig(Section):
         6.0,
         ge=0.5,
         le=3600,
-        description="An engine that hears neither controller nor keeper stops its cameras after this",
+        description="An engine that hears neither controller nor keeper stops its cameras after this time",
     )
     margin_s: float = Field(
         0.5, gt=0, le=60, description="The controller waits this much longer before it reassigns the camera"
@@ -126,8 +126,7 @@ class RayConfig(Section):
         None,
         gt=0,
         le=86_400,
-        description="A machine that was not needed for so long is drained and given back to Ray's autoscaler; "
-        "null: never",
+        description="A machine not needed for this long is drained and given back to Ray's autoscaler; null: never",
     )
     port: int = Field(5556, ge=1024, le=65_000, description="Engines listen for control here, or on the next free port")
     keys: FilePath | None = Field(None, description="File NAME.key_secret of the controller; needed between machines")

@@ -72,7 +72,7 @@ def test_without_its_metadata_the_boxes_are_the_same(tmp_path: Path) -> None:
 
 
 def test_whole_numbers_at_the_ends_are_refused_with_the_remedy() -> None:
-    with pytest.raises(ModelError, match="quantised: floats or bytes at both ends"):
+    with pytest.raises(ModelError, match="quantised: only float or byte inputs"):
         inspect_model(GOLDEN / "whole.tflite")
 
 

@@ -165,7 +165,7 @@ class Killing:
 
 
 def killed_often(folder: Path, kills: int, seed: int, store: str | None = None) -> dict[str, int]:
-    """Kill an engine so many times at random moments, then stop one in order; return what was compared."""
+    """Kill an engine this many times at random moments, then stop one in order; return what was compared."""
     chance, killing = random.Random(seed), Killing(folder, store)
     runs = [killing.run(chance.uniform(1.0, 4.0), signal.SIGKILL) for _ in range(kills)]
     runs.append(killing.run(1.0, signal.SIGTERM))

@@ -84,7 +84,7 @@ def test_a_run_ends_although_its_disk_hangs(disk: tuple[Path, int], caplog: pyte
 
 
 def filled(folder: Path, count: int) -> StorePlace:
-    """Return a store with so many events of 4 sources, 20 rules and 3 severities."""
+    """Return a store with this many events of 4 sources, 20 rules and 3 severities."""
     place = StorePlace(folder)
     database = place.open("engine")
     store = StoreWriter(database, "engine", UTC)

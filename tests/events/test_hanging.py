@@ -1,4 +1,4 @@
-"""A store that does not answer: nobody waits for it, and what it missed is written when it answers again."""
+"""A store that does not answer: nothing waits for it, and what it missed is written when it answers again."""
 
 from __future__ import annotations
 

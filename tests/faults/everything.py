@@ -1,4 +1,4 @@
-"""What a run can do beside detecting, all of it at once, and the people and programs that use it.
+"""What a run can do besides detecting, all of it at once, and the people and programs that use it.
 
 Zones, lines, rules, events with images and clips, recordings around events, limits of storage, an action, the page with
 a viewer who also asks for events and counts, metrics of both processes with a scrape each second, and traces.

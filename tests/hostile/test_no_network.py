@@ -210,7 +210,7 @@ def test_a_server_binds_only_its_own_address(words: list[str], images: Path, tmp
     ],
 )
 def test_a_run_with_a_page_binds_only_the_address_of_the_page(words: list[str], tmp_path: Path) -> None:
-    """The page is a process of its own; it reaches the run by sockets in the file system."""
+    """The page is a separate process; it reaches the run by sockets in the file system."""
     pytest.importorskip("uvicorn", reason='uvicorn is missing: pip install "framewire[web]"')
     port = free_port()
     calls, home = _network_calls(tmp_path, *(word.format(port=port) for word in words), until=f"htons({port})")

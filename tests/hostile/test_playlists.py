@@ -1,4 +1,4 @@
-"""Playlists from the network: who is trusted with a segment, a key, a password; and that what is right still plays."""
+"""Playlists from the network: which servers are trusted with a segment, a key or a password; valid ones play."""
 
 from __future__ import annotations
 

@@ -192,7 +192,7 @@ def test_the_password_does_not_follow_an_rtsp_redirect_to_another_host() -> None
 
 @pytest.fixture
 def private(tmp_path: Path) -> Path:
-    """A video that nobody has asked to read."""
+    """A video that no one asked to read."""
     return encode_clip(tmp_path / "private.ts", numbered_images(10))
 
 

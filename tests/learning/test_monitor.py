@@ -132,7 +132,7 @@ def test_the_stream_of_a_run_is_watched_from_its_file(tmp_path: Path) -> None:
 
 
 def test_a_reference_states_its_classes_in_whatever_order_the_stream_shows_them(tmp_path: Path) -> None:
-    """A stream that shows the usual mix, in another order at its beginning, is no drift."""
+    """The usual mix in another order at the start of a stream does not count as drift."""
     file, names = tmp_path / "stream.jsonl", ("person", "car", "dog")
     file.write_text("\n".join(stream_line(n, names[::-1][n] if n < 3 else names[n % 10 > 8]) for n in range(120)))
     usual = [

@@ -25,7 +25,7 @@ from pipelines.scoring.detect import evaluate_detect
 from tests.learning.pictures import write_digits
 from tests.learning.shapes import NAMES, write_shapes
 
-pytestmark = pytest.mark.timeout(1200)  # each child imports torch anew, which takes long on a busy machine
+pytestmark = pytest.mark.timeout(1200)  # each child imports torch again, which takes long on a busy machine
 needs_torch = pytest.mark.usefixtures("torch_is_there")
 SHORT = 0.05
 """Minutes: a few steps."""

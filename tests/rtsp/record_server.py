@@ -20,7 +20,7 @@ LAUNCH = "rtph264depay name=depay0 ! h264parse ! matroskamux streamable=true ! f
 
 
 class Factory(GstRtspServer.RTSPMediaFactory):
-    """Makes a pipeline with a file of its own for each connection."""
+    """Makes a pipeline with its own file for each connection."""
 
     def __init__(self, folder):
         super().__init__()

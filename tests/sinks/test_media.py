@@ -1,4 +1,4 @@
-"""Live pictures: made for who subscribes, at the size and rate of the topic, and for nobody else."""
+"""Live images: made only for subscribers, at the size and rate of the topic."""
 
 from __future__ import annotations
 

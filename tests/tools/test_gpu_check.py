@@ -277,7 +277,7 @@ def test_the_budget_ends_a_section_which_is_not_a_fault(tmp_path: Path, monkeypa
     script.write_text("import time; time.sleep(60)")
     monkeypatch.setattr(gpu_check, "__file__", str(script))
     finding = run_apart(Section("s", dict, 60.0), [], left_s=1.0)
-    assert (finding.verdict, finding.facts) == ("skipped", {"reason": "the budget ended after 1 s of it"})
+    assert (finding.verdict, finding.facts) == ("skipped", {"reason": "the budget ran out after 1 s of it"})
 
 
 def test_the_memory_loop_takes_what_is_left_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,7 +169,7 @@ def compare(reference: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]
 
 
 def run(clip: str, setting: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Run one setting in a process of its own."""
+    """Run one setting in its own process."""
     command = [sys.executable, __file__, clip, "--only", setting, "--model", args.model, "--max-fps", str(args.max_fps)]
     command += ["--frames", str(args.frames), "--classes", *args.classes]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)

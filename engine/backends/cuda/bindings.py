@@ -71,7 +71,9 @@ class CudaBindings:
 
     def _reason(self, code: int) -> str:
         if code == OUT_OF_MEMORY:
-            return f"the memory of {self.gpu} is used up: use a smaller batch or model, or end others that use it"
+            return (
+                f"the memory of {self.gpu} is used up: use a smaller batch or model, or end other programs that use it"
+            )
         return f"{self._driver.CUresult(code).name} ({code})"
 
     @contextmanager

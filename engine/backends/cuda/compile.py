@@ -139,7 +139,7 @@ def _compile_with_nvcc(nvcc: str, driver_version: tuple[int, int] | None, archit
     told = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=False).stdout
     release = re.search(r"release (\d+)\.(\d+)", told)
     if release is not None:
-        _refuse_newer(f"{nvcc} is of CUDA", (int(release[1]), int(release[2])), driver_version)
+        _refuse_newer(f"{nvcc} is from CUDA", (int(release[1]), int(release[2])), driver_version)
     with tempfile.TemporaryDirectory(prefix="framewire-nvcc-") as folder:
         source, target = Path(folder) / "kernels.cu", Path(folder) / "kernels.cubin"
         source.write_text(kernel_source())

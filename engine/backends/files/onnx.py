@@ -79,7 +79,7 @@ def _weight_file(path: Path, name: str) -> Path:
     """Return the path of an external weights file, which must lie in the model's folder or below."""
     place = path.parent / name
     if ".." in Path(name).parts or Path(name).is_absolute():
-        raise ModelError(f"{path}: its weights are said to lie at {name[:100]!r}, outside the model's folder")
+        raise ModelError(f"{path}: it refers to weights at {name[:100]!r}, outside the model's folder")
     if not place.is_file():
         raise ModelError(f"{path}: its weights file {name[:100]!r} is missing beside it: copy both")
     return place

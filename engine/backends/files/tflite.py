@@ -47,7 +47,7 @@ def read_tflite(path: Path) -> ModelFile:
     whole = [spec for spec in (*inputs, *outputs[:1]) if spec.dtype in WHOLE_NUMBERS]
     if whole:
         raise ModelError(
-            f"{path}: {whole[0]} is quantised: floats or bytes at both ends can be fed; export it with "
+            f"{path}: {whole[0]} is quantised: only float or byte inputs and outputs are supported; export it with "
             "float input and output (weights and inner layers may be int8)"
         )
     metadata = read_metadata_yaml(path.parent / "metadata.yaml") | _archived(path)

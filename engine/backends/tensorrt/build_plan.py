@@ -333,7 +333,7 @@ def _concrete(name: str, shape: Sequence[int], batch: int, size_hw: tuple[int, i
         if place < len(filled) and filled[place] < 0:
             filled[place] = size
     if min(filled) < 0:
-        raise ConfigError(f"input {name} {tuple(shape)} leaves its image size open: say it with --imgsz")
+        raise ConfigError(f"input {name} {tuple(shape)} leaves its image size open: give it with --imgsz")
     return tuple(filled)
 
 

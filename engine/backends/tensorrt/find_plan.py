@@ -98,7 +98,7 @@ def plan_to_run(path: Path, options: BackendOptions) -> PlanFile:
         return found
     if not options.build_plans:
         raise ModelError(f'no plan for {path}: {found.reason}; build it with "{found.command}"')
-    logger.warning("no plan for %s: %s; building it first, which takes up to minutes", path, found.reason)
+    logger.warning("no plan for %s: %s; building it first, which can take minutes", path, found.reason)
     file, reason = PlanCache(found.folder).get_or_build(found.model, found.options)
     logger.info("plan %s", reason)
     return file

@@ -24,8 +24,8 @@ def why_not_model(model: ModelFile, library: Library) -> str | None:
     images = model.inputs[0]
     if len(images.shape) == 4 and images.dtype != "float32":
         return (
-            f"{model.path.name} takes {images.dtype} images, which the GPU does not make here: export it with FP32 "
-            f"inputs, its plan computes in FP16 all the same"
+            f"{model.path.name} takes {images.dtype} images, which our GPU kernels do not write: export it with FP32 "
+            f"inputs; its plan still computes in FP16"
         )
     quantised = sorted(DYNAMICALLY_QUANTISED & set(model.operators))
     if quantised:

@@ -137,7 +137,7 @@ class SizedModel:
         got = ", ".join(f"{spec.name} {output.shape}" for spec, output in specs)
         told = ", ".join(map(str, self.facts.file.outputs))
         return (
-            f"{self.facts.path}: head {self.facts.family.name} cannot decode {got}, where the file tells {told}: "
+            f"{self.facts.path}: head {self.facts.family.name} cannot decode {got}, where the file states {told}: "
             f"name another head, or export the model again ({error})"
         )
 

@@ -211,7 +211,7 @@ class _Cutter:
         if number == 1:
             clip.began_ns, clip.state = shown_ns, "exact"
         else:
-            self.problems.append(f"the camera's video format changed: part {number} follows in a file of its own")
+            self.problems.append(f"the camera's video format changed: part {number} follows in its own file")
         if not self._output.hides and waiting[0].utc_ns < shown_ns:
             early_s = (shown_ns - waiting[0].utc_ns) / NS_PER_S
             clip.state, clip.reason = "keyframe", f"this codec has no edit list: it begins {early_s:.1f} s earlier"

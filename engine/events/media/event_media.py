@@ -262,7 +262,7 @@ class EventMedia:
         if self.upkeep is not None:
             self.upkeep.hurry()
         if self._full != reason:
-            logger.error("%s: images of events cannot be written: %s; events go on", self._folder, reason)
+            logger.error("%s: images of events cannot be written: %s; events are still stored", self._folder, reason)
         self._full = reason
 
     def figures(self) -> dict[str, Any]:

@@ -192,7 +192,7 @@ class _Tidier:
                 if need <= 0 or len(chosen) >= MOST_AT_ONCE:
                     return chosen
         self._report.warnings.append(
-            f"{need / 1e6:.0f} MB too much is left: kept events and what is being written exceed the limits"
+            f"{need / 1e6:.0f} MB too much remain: kept events and files being written exceed the limits"
         )
         return chosen
 

@@ -154,7 +154,7 @@ class StorePlace:
         except BlockingIOError as error:
             lock.close()
             raise StoreError(
-                f"events.folder {self.folder} is in use by another engine: give this one a folder of its own, or keep "
+                f"events.folder {self.folder} is in use by another engine: give this one its own folder, or keep "
                 "the events of both on a server (events.store: postgresql://…)"
             ) from error
         except OSError:

@@ -139,7 +139,7 @@ class Book:
     def lose_ledger(self, error: LedgerError) -> None:
         """Record that the ledger failed: until it works again, leases are renewed and no owner changes."""
         if self._away_until_ns is None:
-            logger.error("no camera gets another owner for now, and what runs continues: %s", error)
+            logger.error("cameras keep their owners for now, and whatever runs continues: %s", error)
         self._away_until_ns = self.now_ns + self.options.ns(LEDGER_AGAIN_S)
 
     def end(self, engine_id: str) -> None:

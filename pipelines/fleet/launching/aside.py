@@ -1,4 +1,4 @@
-"""A launcher on a thread of its own: what it waits for must not keep the controller from renewing leases."""
+"""A launcher on its own thread: what it waits for must not keep the controller from renewing leases."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class AsideLauncher:
                 for news in self._launcher.poll():
                     self._news.put(news)
                 self._failure = ""
-            except Exception as error:  # the cluster is away: engines go on, and so does the controller
+            except Exception as error:  # the cluster is away: engines and the controller continue
                 if (failure := f"{type(error).__name__}: {error}") != self._failure:
-                    logger.error("the launcher failed, and is asked again: %s", failure, exc_info=True)
+                    logger.error("the launcher failed; trying again: %s", failure, exc_info=True)
                 self._failure = failure
             SYSTEM_CLOCK.wait(self._over, self._poll_s)
 

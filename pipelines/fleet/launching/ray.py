@@ -153,7 +153,7 @@ class RayLauncher:
         self._nodes = {self._name(node): node for node in self._ray.nodes() if node["Alive"] and self._offers(node)}
         for name in [name for name in self._actors if name not in self._nodes]:
             self._drop(name)
-            logger.warning("the machine of %s is not alive, says Ray", name)
+            logger.warning("Ray reports the machine of %s as dead", name)
             news.append(Ended(name, False, "Ray reports its machine as dead"))
         self._given_back &= self._nodes.keys()
         for name, node in self._nodes.items():

@@ -94,10 +94,10 @@ class FleetService:
         try:
             self._turn()
         except EngineError as error:
-            logger.error("%s: the fleet goes on, and tries it again", error)
+            logger.error("%s: the fleet continues and tries again", error)
             pause(FAILED_S)
         except Exception:  # a bug
-            logger.exception("a turn of the controller failed; the fleet goes on")
+            logger.exception("a turn of the controller failed; the fleet continues")
             pause(FAILED_S)
 
     def _turn(self) -> None:

@@ -40,7 +40,7 @@ class DeployRequest:
     """What to deploy, and where.
 
     Attributes:
-        model: file that the engine can read, too, or the folder of a release.
+        model: file, or the folder of a release; the engine must be able to read it.
         stream: address where the engine publishes.
         canary: names of the sources that switch first, which must use the same model; empty: the first live one.
         watch_s: how long to observe them.

@@ -43,7 +43,7 @@ def up(
                 service.turn()
             last = service.controller.status()
         except BaseException:  # what runs must not depend on this process: the keeper renews the leases
-            console.say("the controller failed: engines go on, start it again")
+            console.say("the controller failed; the engines continue: start it again")
             service.close(leave=True)
             raise
         service.close(leave=leave)
@@ -92,7 +92,7 @@ def plan(name: Name = None, to: To = None, as_json: Json = False) -> None:
 @fleet.command()
 def drain(
     node: Annotated[str, typer.Argument(help="Engine to drain")],
-    undo: Annotated[bool, typer.Option("--undo", help="Let it have cameras again")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Let the machine have cameras again")] = False,
     name: Name = None,
     to: To = None,
 ) -> None:

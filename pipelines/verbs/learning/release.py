@@ -46,7 +46,7 @@ def release(
 
 
 def deploy(
-    model: Annotated[str, typer.Argument(help="Model file or release that the engine can read, too")],
+    model: Annotated[str, typer.Argument(help="Model file or release; the engine must be able to read it")],
     stream: Annotated[str, typer.Option(help="Where the engine publishes")] = "tcp://127.0.0.1:5555",
     to: Annotated[
         str | None,

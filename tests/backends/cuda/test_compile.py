@@ -75,5 +75,5 @@ def test_nvcc_is_used_last_and_only_if_the_driver_runs_its_code(
     if fits:
         assert compile_kernels((8, 9), driver) == b"cubin"
     else:
-        with pytest.raises(ModelError, match=r"nvcc is of CUDA 13\.2, and this driver runs CUDA 12 code at most"):
+        with pytest.raises(ModelError, match=r"nvcc is from CUDA 13\.2, and this driver runs CUDA 12 code at most"):
             compile_kernels((8, 9), driver)

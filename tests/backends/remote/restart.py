@@ -56,7 +56,7 @@ def is_ready(port: int) -> bool:
 
 
 def free_ports(count: int = 3) -> int:
-    """Return the first of so many ports in a row that are free."""
+    """Return the first of this many free consecutive ports."""
     for port in range(21000 + os.getpid() % 1000 * 7, 60000, 17):
         try:
             for offset in range(count):

@@ -119,7 +119,7 @@ def test_a_build_can_be_cancelled(tmp_path: Path):
 
 def test_an_open_image_size_must_be_said(tmp_path: Path):
     model = save_pixel_model(tmp_path / "open.onnx", side="side")
-    with pytest.raises(ConfigError, match=r"leaves its image size open: say it with --imgsz"):
+    with pytest.raises(ConfigError, match=r"leaves its image size open: give it with --imgsz"):
         build_plan(model, tmp_path / "a.plan", BuildOptions("fp32"), library=RTX)
     built = build_plan(model, tmp_path / "a.plan", BuildOptions("fp32", (1, 1, 2), (16, 16)), library=RTX)
     assert built.facts is not None

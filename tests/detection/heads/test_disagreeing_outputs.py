@@ -1,4 +1,4 @@
-"""Outputs of other sizes than the file tells, or than go together: a `ModelError` that names them, or boxes."""
+"""Outputs whose sizes differ from those in the file or from each other: a `ModelError` that names them, or boxes."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ def test_the_recording_being_written_is_never_deleted(archive: Archive) -> None:
     os.utime(path, ns=(NOW_NS, NOW_NS))
     report = archive.tidy(replace(NO_LIMIT, max_bytes=1000), yes=True)
     assert path.exists()
-    assert "MB too much is left" in report.warnings[0]
+    assert "MB too much remain" in report.warnings[0]
 
 
 def test_a_recording_that_a_kept_event_needs_stays(archive: Archive) -> None:

@@ -97,7 +97,7 @@ def test_no_answer_of_an_engine_ends_the_controller(name: str) -> None:
 
 
 def test_cameras_that_an_engine_invents_are_bounded() -> None:
-    """Each turn other names: neither the controller nor its ledger grows for ever."""
+    """New names on each turn: neither the controller nor its ledger grows without limit."""
     clock, links = FakeClock(), Scripted(GOOD)
     ledger = SqliteLedger(":memory:")
     controller = Controller(ledger, links, clock)

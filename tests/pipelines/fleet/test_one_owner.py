@@ -112,7 +112,7 @@ class OneOwner(RuleBasedStateMachine):
 
     @rule(engine_id=engines)
     def replace(self, engine_id: str) -> None:
-        """A second process takes over the name, and the first one lives on where nobody reaches it."""
+        """A second process takes over the name, and the first one lives on, unreachable."""
         if engine_id in self.network.engines:
             self.network.frozen.discard(engine_id)
             self.network._buffers.pop(engine_id, None)

@@ -1,4 +1,4 @@
-"""How many machines a fleet asks for, and which ones it gives back; and a launcher that keeps nobody waiting."""
+"""How many machines a fleet asks for and gives back, and a launcher that never makes the controller wait."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Fleet:
         self.controller.join(Machine(name, 2.0))
 
     def cost(self, cores: float) -> None:
-        """Let each camera cost so many cores, and wait until the controller has averaged it."""
+        """Let each camera cost this many cores, and wait until the controller has averaged it."""
         for number in range(20):
             for engine in self.network.engines.values():
                 engine.set_costs(dict.fromkeys(self.names, (cores * 100 + number / 1e3, 10.0)))

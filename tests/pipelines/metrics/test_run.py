@@ -1,4 +1,4 @@
-"""Metrics and health of real processes: a run with a dead camera that is stopped and goes on, and a proxy."""
+"""Metrics and health of real processes: a run with a dead camera that is stopped and continued, and a proxy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 from tests.pipelines.metrics.scenes import check_metrics, samples
 
 pytest.importorskip("prometheus_client", reason='pip install "framewire[metrics]"')
-PATIENCE_S = 60.0  # a hang would last for ever
+PATIENCE_S = 60.0  # a hang would never end
 CONFIG = """
 sources:
   - {uri: "synthetic://?realtime=1&fps=20&width=160&height=120", source_id: gate}

@@ -1,4 +1,4 @@
-"""Changing a run while it goes on: by the control socket and by editing the file."""
+"""Changing a run in progress: by the control socket and by editing the file."""
 
 from __future__ import annotations
 

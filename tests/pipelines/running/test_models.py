@@ -1,4 +1,4 @@
-"""Several models in one run, from the configuration to the summary, and changed while it goes on."""
+"""Several models in one run, from the configuration to the summary, and changed while it runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics and health of `framewire serve`, in a process of its own."""
+"""Metrics and health of `framewire serve`, in its own process."""
 
 from __future__ import annotations
 

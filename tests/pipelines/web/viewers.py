@@ -1,4 +1,4 @@
-"""Viewers of the page without a browser: they take everything and look at nothing, in a process of their own.
+"""Viewers of the page without a browser: they take everything and look at nothing, in a separate process.
 
 usage: python -m tests.pipelines.web.viewers PORT COUNT SOURCE ...  (until its input ends; then prints what came)
 """

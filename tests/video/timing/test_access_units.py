@@ -153,7 +153,7 @@ def test_frames_of_one_packet_are_given_at_once_after_a_few(codec: str, fps: int
 
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
 def test_a_first_large_frame_after_small_ones_stays_whole(codec: str) -> None:
-    """What one packet seemed to hold goes on in the next: its size says that it may be a full one."""
+    """A slice that seemed to end with a packet continues in the next: by its size, the packet may be full."""
     little = small(codec)
     large = (little[30][0] + bytes(3 * 1000),)
     pieces = pieces_of([*little[:30], large, *little[30:]], codec, partial(filled, mtu=1000), 10**9)

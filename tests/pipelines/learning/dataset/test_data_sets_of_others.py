@@ -32,7 +32,7 @@ NAN = float("nan")
 
 @pytest.fixture(autouse=True)
 def no_hang() -> Iterator[None]:
-    """A pipe or a device that is read would hold the test for ever."""
+    """Reading a pipe or a device would block the test forever."""
     signal.alarm(HANG_S)
     yield
     signal.alarm(0)

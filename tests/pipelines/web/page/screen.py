@@ -74,7 +74,7 @@ class Sample:
 
 
 def samples(page: Any, name: str, uri: str, count: int) -> list[Sample]:
-    """Look at a tile so many times, at moments that have nothing to do with its frames."""
+    """Look at a tile this many times, at moments unrelated to its frames."""
     truth = SyntheticSource(scene_from_uri(uri))
     found: list[Sample] = []
     for number in range(count):

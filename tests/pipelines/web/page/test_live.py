@@ -1,4 +1,4 @@
-"""The WebSocket: images and boxes of one frame, on demand; bad and slow viewers harm nobody."""
+"""The WebSocket: images and boxes of one frame, on demand; bad and slow viewers affect no one else."""
 
 from __future__ import annotations
 

@@ -241,7 +241,7 @@ def test_the_audit_is_bounded_and_survives_damage(tmp_path: Path) -> None:
 
 
 def read_until(site: Site, path: str, enough: bytes, count: int = 2) -> tuple[int, str, bytes]:
-    """Return status, type and the begin of an answer that goes on."""
+    """Return status, type and the beginning of an answer that continues."""
     client = HTTPConnection("127.0.0.1", site.port, timeout=PATIENCE_S)
     try:
         client.request("GET", f"/api/v1/{path}", headers={"Authorization": f"Bearer {site.token}"})
