@@ -76,6 +76,13 @@ class FakeClock:
             self._now_ns += int(seconds * NS_PER_S)
             self._utc_ns += int(seconds * NS_PER_S)
 
+    def advance_to(self, now_ns: int) -> None:
+        """Move both clocks forward until the monotonic one shows `now_ns`; not if that is in the past."""
+        with self._lock:
+            passed_ns = max(now_ns - self._now_ns, 0)
+            self._now_ns += passed_ns
+            self._utc_ns += passed_ns
+
     def wait(self, event: threading.Event, timeout_s: float) -> bool:
         """Advance by `timeout_s` at once, unless `event` is already set; return whether it is set."""
         if not event.is_set():

@@ -91,7 +91,7 @@ def _hear_running(book: Book, engine_id: str, engine: Engine, answer: Answer) ->
     """Compare what an engine runs with the ledger."""
     reply, asked_ns = answer.reply or {}, engine.renewed_ns
     found = reply.get("owned")
-    if engine.settled is not None and found == engine.settled:
+    if engine.settled is not None and (found is engine.settled or found == engine.settled):
         return
     engine.running = _reports(found) if isinstance(found, dict) else {}
     for source_id, report in engine.running.items():

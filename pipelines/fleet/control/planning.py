@@ -125,15 +125,23 @@ def is_gathering(book: Book) -> bool:
 def drain(book: Book, allowance: Allowance) -> None:
     """Move cameras off machines that are being drained."""
     for engine_id, engine in book.engines.items():
-        going = [pair for pair in book.settled() if pair[1] == engine_id] if engine.is_draining else []
-        most = allowance.at(book.now_ns)
-        if not going or most < 1:
+        if not engine.is_draining or not _has_cameras(book, engine_id):
             continue
+        most = allowance.at(book.now_ns)
+        if most < 1:
+            return
         here = [machine for machine in book.usable() if machine.engine_id != engine_id]
         moves, stuck = empty(book.settled(), here, engine_id, book.options.limits, most)
         _move(book, moves, allowance)
         for source_id, why in stuck.items():
             book.cameras[source_id].why = f"{engine_id} is draining, and {why}"
+
+
+def _has_cameras(book: Book, engine_id: str) -> bool:
+    """Return whether cameras are on an engine to stay, or on their way to it; cheap also in a large fleet."""
+    if any(not book.cameras[name].target for name in book.owned[engine_id]):
+        return True
+    return any(book.cameras[name].target == engine_id for name in book.open)
 
 
 def relieve_machines(book: Book, allowance: Allowance) -> None:

@@ -30,6 +30,8 @@ DECODE_MS, FRAME_MS, INFER_MS = 6.0, 1.5, 15.0
 CALM_STEP_S, BUSY_STEP_S = 1.5, 0.25
 COSTS_S, SCALE_S, SHRINK_S, BOOT_S = 300.0, 60.0, 900.0, 60.0
 FIRST_FRAME_S = 0.3, 1.5
+NOTICE_S = 13.0
+"""After this time Ray reports that a machine is lost; until then, the controller only sees that it is silent."""
 MAX_MOVES, MAX_P99_S, MAX_OVER_BOUND, MAX_PLACE_S = 1.0, 10.0, 1.03, 1.0
 
 
@@ -58,7 +60,11 @@ class DayOptions:
 
 @dataclass(slots=True)
 class DayReport:
-    """The outcome; `placed_s` is CPU time, so that a busy machine does not affect it."""
+    """The outcome.
+
+    `placed_s` is CPU time, so that a busy machine does not affect it. `restarted_without_loss` counts cameras that had
+    to start again although their machine was not lost: their lease ran out, or they were refused.
+    """
 
     cameras: int
     placed_s: float
@@ -69,6 +75,8 @@ class DayReport:
     cameras_lost: int = 0
     moves_per_camera: float = 0.0
     recovery_s: dict[str, float] = field(default_factory=dict)
+    most_moves_of_one: int = 0
+    restarted_without_loss: int = 0
     highest_load: float = 0.0
     without_owner_at_the_end: int = 0
     took_s: float = 0.0
@@ -85,6 +93,7 @@ class DayReport:
             and self.machines_at_first <= int(np.ceil(MAX_OVER_BOUND * self.lower_bound))
             and self.moves_per_camera <= MAX_MOVES
             and self.recovery_s.get("p99", 0.0) <= MAX_P99_S
+            and not self.restarted_without_loss
             and not self.without_owner_at_the_end
         )
 
@@ -101,9 +110,11 @@ class _Day:
         self.clock, self.ledger = FakeClock(), SqliteLedger(":memory:")
         self.network = SimulatedNetwork(self.clock)
         self.moves: Counter[str] = Counter()
+        self.restarted_without_loss = 0
         self.lost_ns: dict[str, int] = {}
         self.recovered_s: list[float] = []
         self.booting: list[tuple[int, str]] = []
+        self.noticed: list[tuple[int, str]] = []
         self.number = 0
         self.controller = Controller(
             self.ledger,
@@ -124,9 +135,11 @@ class _Day:
         return {name: (float(m), float(f)) for name, m, f in zip(self.names, ms, self.fps, strict=True)}
 
     def saw(self, assignment: Assignment, why: str) -> None:
-        """Count moves."""
+        """Count moves, and starts that nothing explains."""
         if why == "moved":
             self.moves[assignment.source_id] += 1
+        elif assignment.engine_id and assignment.epoch > 1:
+            self.restarted_without_loss += assignment.source_id not in self.lost_ns
 
     def boot(self) -> None:
         """Order a machine, which is available a minute later."""
@@ -154,16 +167,18 @@ class _Day:
         now_ns = self.clock.monotonic_ns()
         self.lost_ns |= dict.fromkeys(self.controller.book.owned[engine_id], now_ns)
         self.network.kill(engine_id)
-        self.controller.forget(engine_id)
+        self.noticed.append((now_ns + int(NOTICE_S * NS_PER_S), engine_id))
         return len(self.controller.book.owned[engine_id])
 
     def step(self, seconds: float) -> None:
         """Advance time, and record the cameras that are back."""
-        self.clock.advance(seconds)
+        self.network.pass_time(seconds)
         now_ns = self.clock.monotonic_ns()
         for due_ns, engine_id in [each for each in self.booting if each[0] <= now_ns]:
             self.booting.remove((due_ns, engine_id))
             self.start(engine_id)
+        while self.noticed and self.noticed[0][0] <= now_ns:
+            self.controller.leave(self.noticed.pop(0)[1])
         self.controller.turn()
         for name, lost_ns in list(self.lost_ns.items()):
             camera = self.controller.book.cameras[name]
@@ -206,6 +221,8 @@ def simulate_day(options: DayOptions) -> DayReport:
     _fill(day, report.machines_at_first)
     _live(day, report)
     report.moves_per_camera = round(sum(day.moves.values()) / options.cameras, 3)
+    report.most_moves_of_one = max(day.moves.values(), default=0)
+    report.restarted_without_loss = day.restarted_without_loss
     if day.recovered_s:
         quantiles = np.percentile(day.recovered_s, [50, 99, 100])
         report.recovery_s = dict(zip(("p50", "p99", "max"), (round(float(q), 2) for q in quantiles), strict=True))

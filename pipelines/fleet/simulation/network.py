@@ -8,7 +8,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from engine.clock import NS_PER_S, Clock
+from engine.clock import NS_PER_S, FakeClock
 from pipelines.fleet.simulation.engine import SimulatedEngine
 from pipelines.running.control_links import AHEAD, FIRST, Answer
 
@@ -26,7 +26,7 @@ class SimulatedNetwork:
         ahead: requests on their way to one engine.
     """
 
-    def __init__(self, clock: Clock, delay_s: Callable[[], float] = lambda: 0.001, ahead: int = AHEAD) -> None:
+    def __init__(self, clock: FakeClock, delay_s: Callable[[], float] = lambda: 0.001, ahead: int = AHEAD) -> None:
         self._clock, self._delay_s, self._order, self._ahead = clock, delay_s, count(), ahead
         self.engines: dict[str, SimulatedEngine] = {}
         self.cut: set[str] = set()
@@ -61,6 +61,14 @@ class SimulatedNetwork:
         key = kind, engine_id  # one link preserves the order
         at_ns = self._last_ns[key] = max(at_ns, self._last_ns.get(key, 0))
         heapq.heappush(self._due, (at_ns, next(self._order), kind, engine_id, number, payload))
+
+    def pass_time(self, seconds: float) -> None:
+        """Move the clock forward, stopping at each message, so that an engine reads it when it arrives."""
+        end_ns = self._clock.monotonic_ns() + int(seconds * NS_PER_S)
+        while self._due and self._due[0][0] <= end_ns:
+            self._clock.advance_to(self._due[0][0])
+            self.deliver()
+        self._clock.advance_to(end_ns)
 
     def receive(self) -> list[Answer]:
         """Return the answers that have arrived, and empty ones for expired requests."""

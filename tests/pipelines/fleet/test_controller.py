@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import pytest
@@ -11,11 +11,12 @@ from typer.testing import CliRunner
 from engine.clock import FakeClock
 from engine.errors import ConfigError
 from pipelines.cli import app
+from pipelines.fleet.control.book import Book
 from pipelines.fleet.control.controller import Controller
 from pipelines.fleet.control.facts import CameraSpec, ControllerOptions
 from pipelines.fleet.ledger.records import Assignment, Change, LedgerError
 from pipelines.fleet.ledger.sqlite import SqliteLedger
-from pipelines.fleet.placement.facts import Limits, Machine
+from pipelines.fleet.placement.facts import Limits, Machine, Need
 from pipelines.fleet.running import service as service_module
 from pipelines.fleet.simulation.engine import SimulatedEngine
 from pipelines.fleet.simulation.network import SimulatedNetwork
@@ -149,6 +150,23 @@ def test_draining_is_not_begun_where_it_cannot_be_recorded() -> None:
     fleet.ledger.is_away = False
     fleet.controller.drain("a")
     assert fleet.controller.status()["engines"]["a"]["draining"]
+
+
+def test_a_machine_that_is_drained_and_empty_costs_the_controller_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Going through all cameras of a large fleet on every turn would fill a core."""
+    fleet, calls = Fleet(), list[None]()
+    settled = Book.settled
+
+    def counted(self: Book, without: Collection[str] = ()) -> list[tuple[Need, str]]:
+        calls.append(None)
+        return settled(self, without)
+
+    fleet.controller.drain("a")
+    fleet.turn(30.0)
+    assert {engine_id for engine_id, _ in fleet.publishing().values()} == {"b"}
+    monkeypatch.setattr(Book, "settled", counted)
+    fleet.turn(2 * OPTIONS.relieve_s)
+    assert len(calls) <= 3
 
 
 @pytest.mark.parametrize("leave", [False, True])

@@ -37,6 +37,9 @@ engines, cameras = st.sampled_from(ENGINES), st.sampled_from(CAMERAS)
 class OneOwner(RuleBasedStateMachine):
     """Whatever happens to engines, network and controller."""
 
+    steps = 0
+    """Of all examples together."""
+
     @initialize(
         seed=st.integers(0, 1 << 30), slowest_s=st.sampled_from([0.01, 0.5, 3.0]), ahead=st.sampled_from([1, 8])
     )
@@ -73,7 +76,7 @@ class OneOwner(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.3, 1.0, 3.0, 12.0]))
     def go_on(self, seconds: float) -> None:
         for _ in range(int(seconds / 0.25) or 1):
-            self.clock.advance(0.25)
+            self.network.pass_time(0.25)
             self.controller.turn()
             self.only_one_may_publish()
 
@@ -155,6 +158,10 @@ class OneOwner(RuleBasedStateMachine):
         self.controller.configure(self.specs)
 
     @invariant()
+    def count(self) -> None:
+        OneOwner.steps += 1
+
+    @invariant()
     def only_one_may_publish(self) -> None:
         if not hasattr(self, "processes"):
             return
@@ -204,4 +211,6 @@ def test_no_camera_ever_has_two_owners() -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 def test_no_camera_ever_has_two_owners_in_ten_thousand_steps() -> None:
-    _check(examples=200, steps=50)
+    before = OneOwner.steps
+    _check(examples=300, steps=50)
+    assert OneOwner.steps - before >= 10_000

@@ -14,6 +14,7 @@ def test_a_fleet_grows_loses_a_machine_and_moves_little() -> None:
     assert found.cameras_lost > 0
     assert found.recovery_s["p99"] <= 10.0, found
     assert found.moves_per_camera <= 1.0, found
+    assert found.restarted_without_loss == 0, "cameras of machines that were never lost had to start again"
     assert found.without_owner_at_the_end == 0
 
 
