@@ -58,6 +58,7 @@ class Scaler:
         for name in leaving[: max(missing, 0)]:
             self._controller.drain(name, undo=True)
             self._keep(self._leaving - {name})
+            wanted = self._controller.desired()
         if missing >= 0 or self._shrink_s is None:
             self._quiet_since_ns = None
         elif self._quiet_since_ns is None:
@@ -65,9 +66,10 @@ class Scaler:
         elif book.now_ns - self._quiet_since_ns > book.options.ns(self._shrink_s):
             self._quiet_since_ns = book.now_ns
             self._empty_one()
+            wanted = self._controller.desired()  # it does not count the machine that leaves
         free = tuple(name for name in sorted(self._leaving) if name in book.engines and not book.owned[name])
         emptying = sum(name in book.engines for name in self._leaving) - len(free)
-        present = wanted.present + len(leaving)
+        present = wanted.present + sum(name in book.engines for name in self._leaving)
         return Scale(max(wanted.machines, wanted.present) + emptying, present, wanted.why, free)
 
     def _forget_undone(self) -> None:
@@ -87,7 +89,9 @@ class Scaler:
             self._controller.drain(name)
 
     def gone(self, engine_id: str) -> None:
-        """Record that a machine was given back. Raises `LedgerError`."""
+        """Record that a machine was given back: one of this name takes cameras again. Raises `LedgerError`."""
+        if engine_id in self._controller.book.engines:
+            self._controller.drain(engine_id, undo=True)
         self._keep(self._leaving - {engine_id})
 
     def _keep(self, leaving: set[str]) -> None:

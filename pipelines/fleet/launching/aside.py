@@ -29,8 +29,9 @@ class AsideLauncher:
         self._launcher, self._poll_s = launcher, poll_s
         self._news: queue.SimpleQueue[Joined | Ended] = queue.SimpleQueue()
         self._due: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self._left: list[Callable[[], object]] = []
         self._over = threading.Event()
-        self._wanted: int | None = None
+        self._wanted: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._said = self._failure = ""
         self._thread = threading.Thread(target=self._run, name="launcher", daemon=True)
         self._thread.start()
@@ -38,16 +39,24 @@ class AsideLauncher:
     def _run(self) -> None:
         while not self._over.is_set():
             try:
-                while not self._due.empty():
-                    self._due.get()()
-                for news in self._launcher.poll():
-                    self._news.put(news)
+                self._turn()
                 self._failure = ""
             except Exception as error:  # the cluster is away: engines and the controller continue
                 if (failure := f"{type(error).__name__}: {error}") != self._failure:
                     logger.error("the launcher failed; trying again: %s", failure, exc_info=True)
                 self._failure = failure
             SYSTEM_CLOCK.wait(self._over, self._poll_s)
+
+    def _turn(self) -> None:
+        """Ask what has changed, and do what is due; what fails is done again at the next turn."""
+        for news in self._launcher.poll():
+            self._news.put(news)
+        self._left += [self._due.get() for _ in range(self._due.qsize())]
+        while self._left:
+            self._left[0]()
+            self._left.pop(0)
+        for machines in [self._wanted.get() for _ in range(self._wanted.qsize())][-1:]:
+            self._said = self._launcher.want(machines)
 
     def poll(self) -> list[Joined | Ended]:
         """Return the changes since the last call."""
@@ -61,14 +70,11 @@ class AsideLauncher:
         self._due.put(lambda: self._launcher.set_model(model))
 
     def want(self, machines: int) -> str:
-        """Request a number of machines, and return the outcome of the last request in one line."""
+        """Request a number of machines, and return the outcome of the last request in one line.
 
-        def ask() -> None:
-            self._said = self._launcher.want(machines)
-
-        if machines != self._wanted:
-            self._wanted = machines
-            self._due.put(ask)
+        Repeat it now and then: a restarted cluster has forgotten it, and it depends on what machines there are.
+        """
+        self._wanted.put(machines)
         return self._said
 
     def give_back(self, engine_id: str) -> None:

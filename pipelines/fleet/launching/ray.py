@@ -204,8 +204,10 @@ class RayLauncher:
             self._known.pop(name, None)
 
     def _offers(self, node: dict[str, Any]) -> bool:
+        """Return whether a machine may run an engine: a head without cores only runs Ray's own processes."""
         nodes = [each for each in self._ray.nodes() if each["Alive"]]
-        return SCOPE in node["Resources"] or not any(SCOPE in each["Resources"] for each in nodes)
+        is_limited = any(SCOPE in each["Resources"] for each in nodes)
+        return SCOPE in node["Resources"] if is_limited else node["Resources"].get("CPU", 0.0) > 0
 
     def _name(self, node: dict[str, Any]) -> str:
         """Return the engine's name: the machine's label `framewire`, or a name derived from its id."""

@@ -153,7 +153,7 @@ class FleetService:
         except LedgerError as error:
             self.controller.lose_ledger(error)
             return
-        said = self.launcher.want(scale.machines) if scale.machines else ""
+        said = self.launcher.want(scale.machines)
         if said and said != self._said and scale.machines != scale.present:
             logger.warning("%s: %s", said, scale.why)
         self._said = said
