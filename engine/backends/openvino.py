@@ -50,6 +50,15 @@ def shared_core() -> Any:
         return _core
 
 
+def why_not_device(device: str) -> str | None:
+    """Return why OpenVINO cannot run on a device here, with the remedy, or None if it can."""
+    try:
+        check_openvino_device(device, shared_core().available_devices)
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
 class OpenVinoBackend:
     """Runs a model with OpenVINO, on the CPU unless another device is chosen."""
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from engine.backends.files.base import find_model
+from engine.backends.select import BACKENDS, REMOTE, why_not
 from engine.data import DEFAULT_MODEL, SourceInfo
 from engine.detection.detector import ModelDetector
 from engine.detection.load import known_class_ids
 from engine.errors import ConfigError
+from engine.flow.defaults import describe
 from engine.flow.pool import DetectorPool
 from engine.protocols import Detector, Source
-from pipelines.build.detector import build_detector, tiled
+from pipelines.build.detector import build_detector, model_path, options_of, tiled
 from pipelines.build.sources import measured, named_sources
 from pipelines.config.models import Config
 from pipelines.config.source import SourceConfig
@@ -37,6 +40,25 @@ def infos_of(model: str, config: Config, sources: Sequence[SourceInfo]) -> list[
     """Return the sources that use a model."""
     names = models_by_source(config)
     return [info for info in sources if names.get(info.source_id, DEFAULT_MODEL) == model]
+
+
+def check_devices(config: Config, models: Mapping[str, Detector]) -> None:
+    """Raise `ConfigError` for a model whose backend or device this machine does not have.
+
+    A run finds that out when it loads the model.
+    """
+    for name, detector in models.items():
+        options, backend = options_of(config, name), describe(detector).backend
+        if backend == REMOTE or backend not in BACKENDS:
+            continue
+        obstacle = why_not(backend, find_model(model_path(options.model)))
+        if obstacle is None and backend == "openvino" and options.device is not None:
+            from engine.backends.openvino import why_not_device
+
+            obstacle = why_not_device(options.device)
+        if obstacle is not None:
+            section = DEFAULT_MODEL if name == DEFAULT_MODEL else f"models.{name}"
+            raise ConfigError(f"{section}: {backend} cannot run here: {obstacle}")
 
 
 def build_pool(config: Config, sources: Sequence[Source], make: MakeDetector | None = None) -> DetectorPool:

@@ -28,6 +28,11 @@ MAX_TEXT_CHARS = 8192
 READABLE = frozenset(("source_id", "name", "folder", "model"))  # never secret, even if a password is the same word
 MAX_SHOWN_CHARS = 200
 MAX_PROBLEMS = 20
+_UNQUOTED = {
+    "True": 'expected text: write "true" in quotes',
+    "False": 'expected text: write "false" in quotes',
+    "None": 'expected text: write "null" or "~" in quotes, or leave the key out',
+}
 
 
 def load_config(
@@ -226,7 +231,8 @@ def _explain(error: ValidationError, origin: str, root: type[BaseModel] = Config
             lines.append(f"{where}: unknown key{suggestion(root, problem['loc'])}")
         else:
             found = "" if problem["type"] == "missing" or not where else f" (found {_shown(problem['input'])})"
-            message = problem["msg"].removeprefix("Value error, ")
+            message = _UNQUOTED.get(repr(problem["input"]), "") if problem["type"] == "string_type" else ""
+            message = message or problem["msg"].removeprefix("Value error, ")
             lines.append(f"{where}: {message}{found}" if where else message)
     if len(problems) > MAX_PROBLEMS:
         lines.append(f"{len(problems) - MAX_PROBLEMS} more mistakes")

@@ -2,7 +2,8 @@
 
 PyYAML follows YAML 1.1, in which `no` is false, `1:30` is 90 and a second key of one name replaces the first. Here `no`
 stays text (a switch still accepts it), and a duplicate key is rejected with its line numbers.
-Each alias becomes a copy, so that changing one camera never changes another.
+Each alias becomes a copy, so that changing one camera never changes another. A number keeps how it was written, so that
+a camera named `0x1F`, `1_000` or `1.10` is called that.
 """
 
 from __future__ import annotations
@@ -17,6 +18,24 @@ MAX_VALUES = 100_000
 _BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MERGE = "tag:yaml.org,2002:merge"
 _REPLACED = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp")
+
+
+class WrittenInt(int):
+    """A whole number whose text is the one that was written."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class WrittenFloat(float):
+    """A number whose text is the one that was written."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
 
 
 class PlainLoader(_BASE):  # type: ignore[misc]  # the base is C where libyaml is there
@@ -51,7 +70,21 @@ def _install_resolvers() -> None:
     PlainLoader.add_implicit_resolver("tag:yaml.org,2002:int", whole, list("-+0123456789"))
 
 
+def _whole(loader: Any, node: yaml.ScalarNode) -> WrittenInt:
+    number = WrittenInt(loader.construct_yaml_int(node))
+    number.text = node.value
+    return number
+
+
+def _real(loader: Any, node: yaml.ScalarNode) -> WrittenFloat:
+    number = WrittenFloat(loader.construct_yaml_float(node))
+    number.text = node.value
+    return number
+
+
 _install_resolvers()
+PlainLoader.add_constructor("tag:yaml.org,2002:int", _whole)
+PlainLoader.add_constructor("tag:yaml.org,2002:float", _real)
 
 
 def _mappings(root: yaml.Node | None) -> Iterator[yaml.MappingNode]:

@@ -270,6 +270,15 @@ def test_check_validates_without_running(tmp_path: Path) -> None:
     assert "is valid" in done.stdout
 
 
+@pytest.mark.parametrize("wanted", ["device: gpu.7", "backend: tensorrt"])
+def test_check_refuses_a_device_that_this_machine_lacks(tmp_path: Path, wanted: str) -> None:
+    file = tmp_path / "gpu.yaml"
+    file.write_text(f"sources: [{{uri: '{SYNTHETIC}'}}]\ndetector: {{{wanted}}}\n")
+    done = framewire("check", str(file))
+    assert done.returncode == 2, done.stdout
+    assert "cannot run here: " in done.stderr
+
+
 def test_bench_measures_the_pipeline_beside_the_bare_backend() -> None:
     metrics = ("--set", "metrics.address=127.0.0.1:0")
     done = framewire("bench", "--source", SHORT, "--json", *metrics)

@@ -38,7 +38,7 @@ Origin = tuple[str | None, dict[str, Any], list[str], Places]
 
 DEMO = "demo"
 DEMO_WORTH = (
-    "no model was given: the embedded one (NanoDet-g, 416 px) is for trying things out and misses small and distant "
+    "the model is the embedded one (NanoDet-g, 416 px), which is for trying things out and misses small and distant "
     'objects; "framewire models get deimv2-femto" downloads a better one for --model deimv2-femto'
 )
 
@@ -65,7 +65,7 @@ def start_run(
             publisher, server, pipeline = _built(config, plans)
             bound = publisher.address if publisher is not None else "none"
             console.say(opening_line(bound, pipeline, config.publish.connect))
-            if hint is None and uses_demo_unasked(config, overrides):
+            if hint is None and uses_demo_unasked(config, config_path):
                 console.say(DEMO_WORTH)
             outcome = _run(pipeline, config, origin, plans, server, interrupt, edits)
         _leave_scene(pipeline, config)
@@ -81,9 +81,10 @@ def start_run(
     sys.exit(outcome.exit_code)
 
 
-def uses_demo_unasked(config: Config, overrides: dict[str, Any]) -> bool:
-    """Return whether a source runs the embedded model although the command line named none."""
-    if config.detector.model != DEMO or overrides.get("detector.model"):
+def uses_demo_unasked(config: Config, config_path: str | None) -> bool:
+    """Return whether a source runs the embedded model although neither an option nor the user's own file names it."""
+    is_preset = config_path is not None and not Path(config_path).is_file()
+    if config.detector.model != DEMO or ("model" in config.detector.model_fields_set and not is_preset):
         return False
     from pipelines.build.models import models_in_use
 

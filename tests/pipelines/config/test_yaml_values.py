@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -125,3 +126,29 @@ def test_a_switch_in_place_of_a_section_means_its_defaults(tmp_path: Path) -> No
 )
 def test_files_as_other_programs_write_them_are_read(tmp_path: Path, text: bytes) -> None:
     assert load_config(write(tmp_path, text), {}).sources[0].uri == "a.mp4"
+
+
+NAMES = ["0x1F", "0o17", "017", "1_000", ".5e3", "1.5e+3", "1:30", "1.10", "+1", "-0", "1.", "2026-12-01", "on", "No"]
+
+
+@pytest.mark.parametrize("text", [*NAMES, "12345678901234567890123"])
+def test_a_text_that_looks_like_a_number_is_kept_as_written(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(f"sources:\n  - {{uri: a.mp4, source_id: {text}, ffmpeg: {{key: {text}}}}}\n")
+    config = load_config(str(path), {}, [f"detector.names=[{text}, {text}]"])
+    assert config.sources[0].source_id == text
+    assert config.sources[0].ffmpeg == {"key": text}
+    assert config.detector.names == [text, text]
+
+
+def test_numbers_are_numbers_however_they_are_written() -> None:
+    config = load_config(None, {}, ["publish.high_water_mark=1_000", "detector.threads=0x10", "detector.classes=[0x1]"])
+    assert (config.publish.high_water_mark, config.detector.threads, config.detector.classes) == (1000, 16, [1])
+    assert json.dumps([config.publish.high_water_mark, config.detector.threads]) == "[1000, 16]"
+    assert f"{config.publish.high_water_mark}" == "1000"
+
+
+@pytest.mark.parametrize("word", ["true", "false", "null", "~"])
+def test_a_switch_in_place_of_a_text_is_refused_with_the_quotes_to_write(word: str) -> None:
+    with pytest.raises(ConfigError, match=r"names\.0: expected text: write .* in quotes"):
+        load_config(None, {}, [f"detector.names=[{word}]"])

@@ -103,18 +103,20 @@ def test_the_section_detector_is_not_loaded_where_every_source_names_a_model(peo
 
 
 @pytest.mark.parametrize(
-    ("sources", "given", "expected"),
+    ("sources", "given", "path", "expected"),
     [
-        pytest.param({"a": "people"}, None, False, id="every source names a model"),
-        pytest.param({"a": "people", "b": None}, None, True, id="one source names none"),
-        pytest.param({"a": None}, "demo", False, id="the embedded model was asked for"),
+        pytest.param({"a": "people"}, None, None, False, id="every source names a model"),
+        pytest.param({"a": "people", "b": None}, None, None, True, id="one source names none"),
+        pytest.param({"a": None}, "demo", None, False, id="an option asks for the embedded model"),
+        pytest.param({"a": None}, "demo", __file__, False, id="a file asks for the embedded model"),
+        pytest.param({"a": None}, "demo", "multi_camera", True, id="a preset names the embedded model"),
     ],
 )
 def test_the_embedded_model_is_commented_only_where_it_runs_unasked(
-    sources: dict[str, str | None], given: str | None, expected: bool, people: Any
+    sources: dict[str, str | None], given: str | None, path: str | None, expected: bool, people: Any
 ) -> None:
-    config = configured(sources, models={"people": people})
-    assert uses_demo_unasked(config, {"detector.model": given}) is expected
+    config = configured(sources, models={"people": people}, **({"detector": {"model": given}} if given else {}))
+    assert uses_demo_unasked(config, path) is expected
 
 
 def test_a_source_without_a_model_uses_the_section_detector(people: Any, cars: Any) -> None:
