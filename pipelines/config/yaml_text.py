@@ -19,14 +19,19 @@ MAX_NODES = 100_000
 MAX_DEPTH = 50
 
 
-def parsed_yaml(text: str | bytes, origin: str) -> Any:
+def parsed_yaml(text: str | bytes, origin: str, max_chars: int = MAX_CHARS) -> Any:
     """Return the plain values in `text`; bytes are UTF-8, or the encoding of their byte order mark.
+
+    Args:
+        text: one document.
+        origin: what it is; begins each message.
+        max_chars: longest text.
 
     Raises:
         ConfigError: it is too long, is not YAML, or its aliases expand too far; the message begins with `origin`.
     """
-    if len(text) > MAX_CHARS:
-        raise ConfigError(f"{origin} has more than {MAX_CHARS // 1024} KiB: expected a configuration, shorten it")
+    if len(text) > max_chars:
+        raise ConfigError(f"{origin} has more than {max_chars // 1024} KiB: expected a configuration, shorten it")
     loader = PlainLoader(text)
     try:
         _check_depth(text, origin)

@@ -29,6 +29,7 @@ from engine.errors import ConfigError, EngineError
 from engine.video.read_image import IMAGE_SUFFIXES, read_image
 from pipelines.learning.dataset.boxes import MAX_LABEL_BYTES, Box, boxes_from_text, text_from_boxes
 from pipelines.learning.dataset.likeness import UNKNOWN, Look, cells_from, look_of
+from pipelines.learning.yaml_files import class_names, yaml_file
 
 INBOX = "inbox"
 PARTS = ("train", "val", "test", "held")
@@ -290,14 +291,7 @@ def _read_classes(folder: Path) -> tuple[str, ...]:
         raise ConfigError(
             f"{folder}: not a project (no project.yaml): create one with framewire dataset import or collect"
         )
-    if path.stat().st_size > 1 << 20:
-        raise ConfigError(f"{path}: larger than 1 MiB: expected a list of classes")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    classes = values.get("classes") if isinstance(values, dict) else None
-    if not isinstance(classes, list):
-        raise ConfigError(f"{path}: classes: expected a list of names")
+    values = yaml_file(path)
+    classes = class_names(values.get("classes") if isinstance(values, dict) else None, f"{path}: classes")
     _check_classes(classes, path)
     return tuple(classes)

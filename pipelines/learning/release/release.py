@@ -10,8 +10,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from engine.errors import ConfigError
 from pipelines.learning.json_files import read_json, write_json
 from pipelines.learning.lock import lock_test, test_part
@@ -20,6 +18,7 @@ from pipelines.learning.monitor.reference import reference_of
 from pipelines.learning.release.gate import DEFAULT_CLASSIFY, DEFAULT_DETECT, Check, check_gate
 from pipelines.learning.testing.classifiers import ClassifierTest, run_classifier_test
 from pipelines.learning.testing.detectors import DetectorTest, run_detector_test
+from pipelines.learning.yaml_files import yaml_file
 from pipelines.scoring.detect import Progress
 
 CURRENT = "current.json"
@@ -82,12 +81,7 @@ def _conditions(path: Path | None) -> dict[str, str]:
     """Return the conditions in a YAML file, at its top or under `gate`."""
     if path is None:
         return {}
-    try:
-        if path.stat().st_size > MAX_GATE_BYTES:
-            raise ConfigError(f"{path}: larger than {MAX_GATE_BYTES} bytes: expected a few conditions")
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    values = yaml_file(path, MAX_GATE_BYTES)
     values = values.get("gate", values) if isinstance(values, Mapping) else values
     if not isinstance(values, Mapping) or not all(isinstance(text, str) for text in values.values()) or not values:
         raise ConfigError(f"{path}: expected conditions by score, such as map50_95: '>= released'")

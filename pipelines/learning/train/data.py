@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from engine.errors import ConfigError
 from pipelines.learning.classic.crops import MIN_PER_CLASS, read_listing
+from pipelines.learning.yaml_files import class_names, yaml_file
 from pipelines.scoring.labels import Truth, find_images, read_truth
 from pipelines.scoring.pictures import read_picture
 
-MAX_YAML_BYTES = 1 << 20
 VAL_SHARE = 0.2
 
 
@@ -83,15 +82,9 @@ def _names(folder: Path) -> list[str]:
     for name, key in (("data.yaml", "names"), ("project.yaml", "classes")):
         path = folder / name
         if path.is_file():
-            if path.stat().st_size > MAX_YAML_BYTES:
-                raise ConfigError(f"{path}: larger than {MAX_YAML_BYTES} bytes: expected a few class names")
-            try:
-                values = yaml.safe_load(path.read_text(encoding="utf-8"))
-            except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-                raise ConfigError(f"{path}: cannot be read: {error}") from error
-            names = values.get(key) if isinstance(values, dict) else None
-            names = [names[number] for number in sorted(names)] if isinstance(names, dict) else names
-            if isinstance(names, list) and names and all(isinstance(entry, str) for entry in names):
+            values = yaml_file(path)
+            names = class_names(values.get(key) if isinstance(values, dict) else None, f"{path}: {key}")
+            if names:
                 return names
             raise ConfigError(f"{path}: {key}: expected a list of class names")
     raise ConfigError(f"{folder}: no data.yaml with names: give --classes NAME,NAME in the order of the labels")

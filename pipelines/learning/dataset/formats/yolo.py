@@ -11,9 +11,9 @@ from engine.errors import ConfigError
 from pipelines.learning.dataset.boxes import NamedBox, boxes_from_text, text_from_boxes
 from pipelines.learning.dataset.formats.base import Exported, Labelled, pictures_of
 from pipelines.learning.dataset.formats.copies import copied
+from pipelines.learning.yaml_files import class_names, yaml_file
 from pipelines.scoring.label_files import text_of
 
-MAX_YAML_BYTES = 1 << 20
 PARTS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
 
 
@@ -54,17 +54,8 @@ def _names(folder: Path) -> list[str]:
     path = next((place for place in (folder / "data.yaml", folder.parent / "data.yaml") if place.is_file()), None)
     if path is None:
         return []
-    text = text_of(path, MAX_YAML_BYTES)
-    try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not YAML: {str(error)[:200]}") from error
-    names = values.get("names") if isinstance(values, dict) else None
-    if isinstance(names, dict):
-        names = [names.get(number) for number in range(len(names))]
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ConfigError(f"{path}: names: expected a list of class names, or all of them by number from 0")
-    return names
+    values = yaml_file(path)
+    return class_names(values.get("names") if isinstance(values, dict) else None, f"{path}: names")
 
 
 def write_yolo(items: Sequence[Exported], classes: Sequence[str], folder: Path) -> None:

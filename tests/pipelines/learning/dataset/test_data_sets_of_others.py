@@ -21,7 +21,8 @@ from pipelines.learning.dataset.look import stats
 from pipelines.learning.dataset.project import Project
 from pipelines.learning.label.app import boxes_of
 from pipelines.learning.monitor.stream_facts import light_of
-from pipelines.learning.train.data import _shares
+from pipelines.learning.train.data import _names, _shares
+from pipelines.learning.yaml_files import class_names, yaml_file
 from pipelines.scoring.labels import read_truth
 from tests.hostile.test_sizes import png_claiming
 
@@ -227,3 +228,33 @@ def test_an_image_to_train_on_may_have_a_name_that_is_not_utf8(folder: Path) -> 
     truth = read_truth(images, folder / "coco.json", ["cat"])
     assert len(truth) == 7
     assert [_shares(one)[0][3:] for one in truth] == [[0.5, 0.5]] * 7
+
+
+@pytest.mark.parametrize("name", ["no", "on", "1:30", "0x1F", "1_000", "7", "1.10", "2026-12-01"])
+def test_a_class_name_that_looks_like_something_else_is_kept_as_written(tmp_path: Path, name: str) -> None:
+    written = tmp_path / "data.yaml"
+    written.write_text(f"names: [{name}, person]\nclasses: {{0: {name}, 1: person}}\n")
+    values = yaml_file(written)
+    assert class_names(values["names"], "names") == class_names(values["classes"], "classes") == [name, "person"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param("names: [true, a]", "True is not a class name: write it in quotes", id="a switch"),
+        pytest.param("names: [~]", "None is not a class name", id="nothing"),
+        pytest.param("names: {0: a, b: c}", "by number from 0", id="numbers and words as keys"),
+        pytest.param("names: {0: a, 2: c}", "by number from 0", id="a missing number"),
+        pytest.param("names: person", "expected a list", id="a word"),
+        pytest.param("names: &a [*a]", "itself", id="a list that contains itself"),
+        pytest.param("names: " + "[" * 2000, "nest", id="deep"),
+        pytest.param("when: 2026-99-99\nnames: 5", "expected a list", id="a day that does not exist"),
+    ],
+)
+@pytest.mark.parametrize("name", ["data.yaml", "project.yaml"])
+def test_class_names_that_make_no_sense_are_refused_where_training_reads_them(
+    tmp_path: Path, text: str, message: str, name: str
+) -> None:
+    (tmp_path / name).write_text(text.replace("names:", "names:" if name == "data.yaml" else "classes:"))
+    with pytest.raises(ConfigError, match=message):
+        _names(tmp_path)
