@@ -49,7 +49,7 @@ TEST_EVERY = 8
 
 
 def unsure(scores: np.ndarray) -> float:
-    """Return how uncertain a model is about a frame, by summing how close its scores are to its threshold."""
+    """Return how uncertain a model is about a frame: the sum of how close its (N,) scores are to its threshold."""
     return float((1 - np.abs(np.clip(scores, 0, 1) - 0.35) / 0.65).clip(0).sum())
 
 

@@ -87,7 +87,7 @@ class Graph:
         return name
 
     def constant(self, suffix: str, values: NDArray[Any]) -> str:
-        """Add an initializer and return its name."""
+        """Add an initializer, an array of any shape and type, and return its name."""
         name = f"{len(self.layers)}_{suffix}"
         self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
         return name
@@ -135,7 +135,9 @@ def sections_from_cfg(text: str) -> list[Section]:
 
 
 def read_weights(path: Path) -> NDArray[np.float32]:
-    """Return all numbers of a Darknet weights file after its header (int32 major, minor, revision; images seen).
+    """Return (N,) float32, all numbers of a Darknet weights file after its header.
+
+    The header holds major, minor and revision as int32, and the number of images seen.
 
     Raises:
         ModelError: the file is too short, or is not a Darknet file.
@@ -158,7 +160,7 @@ class WeightReader:
         self.left = len(values)
 
     def take(self, count: int) -> NDArray[np.float32]:
-        """Return the next (count,) numbers. Raises `ModelError` if fewer are left."""
+        """Return the next (count,) float32 numbers. Raises `ModelError` if fewer are left."""
         if self.left < count:
             raise ModelError(f"weights end after {len(self._values)} numbers: the cfg needs {count - self.left} more")
         start = len(self._values) - self.left

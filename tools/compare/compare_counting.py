@@ -43,10 +43,16 @@ class Counter(Protocol):
     """Counts the crossings of vertical lines: to the right and to the left."""
 
     def update(self, ids: NDArray[np.int64], boxes: Boxes, frame: int) -> None:
-        """Process the boxes of one frame."""
+        """Process the boxes of one frame.
+
+        Args:
+            ids: (N,) int64 identity of each box.
+            boxes: (N, 4) float64 xyxy in pixels.
+            frame: number of the frame.
+        """
 
     def counts(self) -> NDArray[np.int64]:
-        """Return (L, 2) crossings to the right and to the left so far."""
+        """Return (L, 2) int64, the crossings of each line to the right and to the left so far."""
 
 
 class Ours:
@@ -56,13 +62,13 @@ class Ours:
         self._analytics = Analytics([], [Line(f"x{x}", [(x, 480), (x, 0)]) for x in lines], heat=False)
 
     def update(self, ids: NDArray[np.int64], boxes: Boxes, frame: int) -> None:
-        """Process the boxes of one frame."""
+        """Process (N,) int64 identities and (N, 4) float64 xyxy boxes in pixels; see `Counter`."""
         count = len(ids)
         tracks = Tracks(boxes, np.ones(count), np.zeros(count), ids, None, np.arange(count))
         self._analytics.update(tracks, round(frame * 1e9 / FPS), SIZE)
 
     def counts(self) -> NDArray[np.int64]:
-        """Return the totals."""
+        """Return (L, 2) int64 crossings to the right and to the left."""
         totals = self._analytics.summary()["lines"].values()
         return np.array([list(directions.values()) for directions in totals])
 
@@ -80,13 +86,13 @@ class SupervisionLine:
         self._zones = [sv.LineZone(sv.Point(x, 480), sv.Point(x, 0), **keywords) for x in lines]
 
     def update(self, ids: NDArray[np.int64], boxes: Boxes, frame: int) -> None:
-        """Process the boxes of one frame."""
+        """Process (N,) int64 identities and (N, 4) float64 xyxy boxes in pixels; see `Counter`."""
         found = self._sv.Detections(xyxy=boxes, tracker_id=ids, class_id=np.zeros(len(ids), int))
         for zone in self._zones:
             zone.trigger(found)
 
     def counts(self) -> NDArray[np.int64]:
-        """Return the totals; for a line that goes up, `out` is to the right."""
+        """Return (L, 2) int64 crossings to the right and to the left; for an upward line, `out` is to the right."""
         return np.array([(zone.out_count, zone.in_count) for zone in self._zones])
 
 
@@ -99,7 +105,7 @@ class SideChange:
         self._counts = np.zeros((len(lines), 2), np.int64)
 
     def update(self, ids: NDArray[np.int64], boxes: Boxes, frame: int) -> None:
-        """Process the boxes of one frame."""
+        """Process (N,) int64 identities and (N, 4) float64 xyxy boxes in pixels; see `Counter`."""
         for track, x in zip(ids.tolist(), ((boxes[:, 0] + boxes[:, 2]) / 2).tolist(), strict=True):
             before = self._before.get(track, x)
             self._counts[:, 0] += (before < self._lines) & (x >= self._lines)
@@ -107,7 +113,7 @@ class SideChange:
             self._before[track] = x
 
     def counts(self) -> NDArray[np.int64]:
-        """Return the totals."""
+        """Return (L, 2) int64 crossings to the right and to the left."""
         return self._counts
 
 
@@ -134,7 +140,7 @@ class DeepStreamLine:
         self._counts = np.zeros((len(lines), 2), np.int64)
 
     def update(self, ids: NDArray[np.int64], boxes: Boxes, frame: int) -> None:
-        """Process the boxes of one frame."""
+        """Process (N,) int64 identities and (N, 4) float64 xyxy boxes in pixels; see `Counter`."""
         for track, box in zip(ids.tolist(), boxes, strict=True):
             seen = self._seen.setdefault(track, _Seen(0, deque(maxlen=self.HISTORY)))
             x, y = float(box[0] + box[2]) / 2, float(box[3])
@@ -155,7 +161,7 @@ class DeepStreamLine:
             self._counts[number, 0 if x >= line else 1] += 1
 
     def counts(self) -> NDArray[np.int64]:
-        """Return the totals."""
+        """Return (L, 2) int64 crossings to the right and to the left."""
         return self._counts
 
 

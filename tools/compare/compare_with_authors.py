@@ -50,7 +50,8 @@ class Case:
         model: ready for export.
         pixels: (1, 3, size, size) float32, prepared as by the authors.
         names: of the outputs.
-        rows: maps the outputs to boxes in pixels of the image, scores and labels, all above a threshold.
+        rows: maps the outputs to (N, 4) xyxy boxes in pixels of the image, (N,) scores and (N,) labels, all above a
+            threshold.
         options: arguments of `load_detector`.
         offset: the authors' label of the first class.
     """
@@ -64,7 +65,7 @@ class Case:
 
 
 def stretched(image: np.ndarray, size: int) -> torch.Tensor:
-    """Return (1, 3, size, size) RGB 0..1 without padding."""
+    """Return (1, 3, size, size) float32 RGB 0..1 of an (H, W, 3) uint8 BGR image, without padding."""
     return torch.from_numpy(their_input(image, size, True))
 
 
@@ -76,7 +77,12 @@ def scaled_up(model: torch.nn.Module, outputs: int, scale: float) -> None:
 
 
 def settled(model: torch.nn.Module, pixels: torch.Tensor) -> None:
-    """Set the statistics of all normalisations to those of the input, so that signals neither fade nor explode."""
+    """Set the statistics of all normalisations to those of the input, so that signals neither fade nor explode.
+
+    Args:
+        model: changed in place.
+        pixels: (1, 3, size, size) float32.
+    """
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
@@ -87,7 +93,13 @@ def settled(model: torch.nn.Module, pixels: torch.Tensor) -> None:
 
 
 def torchvision_case(name: str, image: np.ndarray, size: int) -> Case:
-    """Return a detector of TorchVision, whose graph ends in boxes; its own forward is the reference."""
+    """Return a detector of TorchVision, whose graph ends in boxes; its own forward is the reference.
+
+    Args:
+        name: of the function in `torchvision.models.detection`.
+        image: (H, W, 3) uint8 BGR.
+        size: rows and columns of the input.
+    """
     import torchvision
 
     build = getattr(torchvision.models.detection, name)
@@ -110,7 +122,13 @@ def torchvision_case(name: str, image: np.ndarray, size: int) -> Case:
 
 
 def hugging_face_case(name: str, image: np.ndarray, size: int) -> Case:
-    """Return RT-DETR or D-FINE with the postprocess of its image processor."""
+    """Return RT-DETR or D-FINE with the postprocess of its image processor.
+
+    Args:
+        name: prefix of the classes in `transformers`.
+        image: (H, W, 3) uint8 BGR.
+        size: rows and columns of the input.
+    """
     import transformers
     from transformers.models.rt_detr.modeling_rt_detr import RTDetrObjectDetectionOutput
 
@@ -137,7 +155,7 @@ def hugging_face_case(name: str, image: np.ndarray, size: int) -> Case:
 
 
 def rfdetr_case(image: np.ndarray) -> Case:
-    """Return RF-DETR nano at its own size with its own postprocess."""
+    """Return RF-DETR nano at its own size with its own postprocess, for an (H, W, 3) uint8 BGR image."""
     from rfdetr import RFDETRNano
     from rfdetr.models.postprocess import PostProcess
 
@@ -158,7 +176,12 @@ def rfdetr_case(image: np.ndarray) -> Case:
 
 
 def yolov5_case(image: np.ndarray, size: int) -> Case:
-    """Return the classic YOLOv5n with its NMS and scaling."""
+    """Return the classic YOLOv5n with its NMS and scaling.
+
+    Args:
+        image: (H, W, 3) uint8 BGR.
+        size: rows and columns of the input.
+    """
     import yolov5
     from yolov5.models.yolo import DetectionModel
     from yolov5.utils.general import non_max_suppression, scale_boxes
@@ -180,12 +203,21 @@ def yolov5_case(image: np.ndarray, size: int) -> Case:
 
 
 def scores_of(outputs: list[torch.Tensor], case: Case) -> np.ndarray:
-    """Return every score that the authors' postprocessing gives without a threshold."""
+    """Return (N,) float32, every score that the authors' postprocessing gives without a threshold."""
     return np.asarray(case.rows(outputs, 0.001)[1].float().numpy())
 
 
 def check(name: str, case: Case, image: np.ndarray, folder: Path, golden: Path | None, kept: int) -> dict[str, Any]:
-    """Return the differences of one architecture."""
+    """Return the differences of one architecture, as a row of the table.
+
+    Args:
+        name: of the architecture.
+        case: the architecture.
+        image: (H, W, 3) uint8 BGR.
+        folder: where to export it to.
+        golden: folder for golden tensors; None: write none.
+        kept: objects above the threshold, about.
+    """
     path = folder / f"{name}.onnx"
     outputs = _exported(case, path)
     tensors = [torch.from_numpy(output) for output in outputs]
@@ -223,7 +255,13 @@ def _save_golden(path: Path, case: Case, facts: ModelFacts, theirs: Reference, a
 
 
 def worth_keeping(outputs: list[np.ndarray], score: float) -> list[np.ndarray]:
-    """Return the outputs with the numbers that cannot pass the threshold removed, which compresses well."""
+    """Return the outputs with the numbers that cannot pass the threshold removed, which compresses well.
+
+    Args:
+        outputs: (1, rows, 5 + classes) of YOLOv5; or (1, queries, classes) logits and (1, queries, 4) boxes in any
+            order; others are returned unchanged.
+        score: the threshold, 0 to 1.
+    """
     if len(outputs) == 1:
         [rows] = outputs
         scores = rows[..., 4:5] * rows[..., 5:]

@@ -47,7 +47,14 @@ IOU = 0.7
 
 @dataclass
 class Reference:
-    """The result of the exporter's own postprocessing, in pixels of the image."""
+    """The result of the exporter's own postprocessing, in pixels of the image.
+
+    Attributes:
+        xyxy: (N, 4) float32.
+        score: (N,) float32.
+        class_id: (N,) int64.
+        extra: further columns with N rows each: `keypoints` (N, K, 3), `mask` (N, H, W), `xyxyxyxy` (N, 4, 2).
+    """
 
     xyxy: np.ndarray
     score: np.ndarray
@@ -56,7 +63,13 @@ class Reference:
 
 
 def random_model(name: str, batch: np.ndarray, seed: int = 0) -> Any:
-    """Return a model with random weights that vary enough to give different scores everywhere."""
+    """Return a model with random weights that vary enough to give different scores everywhere.
+
+    Args:
+        name: of the architecture's yaml file.
+        batch: (1, 3, size, size) float32 RGB 0..1, whose statistics the normalisations adopt.
+        seed: of the weights.
+    """
     torch.manual_seed(seed)
     model = RTDETR(f"{name}.yaml") if name.startswith("rtdetr") else YOLO(f"{name}.yaml")
     normalisations = [module for module in model.model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
@@ -74,19 +87,27 @@ def random_model(name: str, batch: np.ndarray, seed: int = 0) -> Any:
 
 
 def noisy(image: np.ndarray) -> np.ndarray:
-    """Return the image at 500 x 375 with strong noise: plain areas would give anchors with equal scores."""
+    """Return an (H, W, 3) uint8 image as (375, 500, 3) uint8 with strong noise: plain areas would give equal scores."""
     small = cv2.resize(image, (500, 375)).astype(np.float32)
     loud = small + np.random.default_rng(0).normal(0, 60, small.shape)
     return np.asarray(loud.clip(0, 255), np.uint8)
 
 
 def their_input(image: np.ndarray, size: int, stretch: bool) -> np.ndarray:
-    """Return (1, 3, size, size) float32, prepared as by Ultralytics."""
+    """Return (1, 3, size, size) float32 RGB 0..1 of an (H, W, 3) uint8 BGR image, prepared as by Ultralytics."""
     return np.asarray(pixels_of(LetterBox((size, size), auto=False, scale_fill=stretch)(image=image)).numpy())
 
 
 def boxed(image: np.ndarray, size: int) -> tuple[torch.Tensor, np.ndarray]:
-    """Return (1, 3, size, size) RGB 0..1 with the image at the top left, and (4,) what scales boxes in it back."""
+    """Return the input with the image at the top left, and the factors that scale boxes in it back.
+
+    Args:
+        image: (H, W, 3) uint8 BGR.
+        size: rows and columns of the input.
+
+    Returns:
+        (1, 3, size, size) float32 RGB 0..1, and (4,) float64 factors for xyxy.
+    """
     scale = size / max(image.shape[:2])
     small = cv2.resize(image, (round(image.shape[1] * scale), round(image.shape[0] * scale)))
     canvas = np.full((size, size, 3), 114, np.uint8)
@@ -95,17 +116,26 @@ def boxed(image: np.ndarray, size: int) -> tuple[torch.Tensor, np.ndarray]:
 
 
 def pixels_of(image: np.ndarray) -> torch.Tensor:
-    """Return (1, 3, H, W) float32 RGB from 0 to 1 of a BGR image."""
+    """Return (1, 3, H, W) float32 RGB 0..1 of an (H, W, 3) uint8 BGR image."""
     return torch.from_numpy(np.ascontiguousarray(image[None, ..., ::-1].transpose(0, 3, 1, 2))).float() / 255
 
 
 def best_scores(output: np.ndarray, classes: int, end_to_end: bool) -> np.ndarray:
-    """Return the best score of each row."""
+    """Return the (N,) best score of each row.
+
+    Args:
+        output: (1, N, 6 or more) if end-to-end, else (1, 4 + classes or more, N).
+        classes: number of classes.
+        end_to_end: whether the rows hold one score each.
+    """
     return output[0, :, 4] if end_to_end else output[0, 4 : 4 + classes].max(axis=0)
 
 
 def threshold_between(scores: np.ndarray, candidates: int) -> float:
-    """Return a threshold that about this many rows pass, in the middle of a gap, so that rounding decides nothing."""
+    """Return a threshold that about `candidates` of the (N,) scores pass.
+
+    It lies in the middle of a gap, so that rounding decides nothing.
+    """
     ordered = np.unique(scores)[::-1][: candidates + 1].astype(np.float64)
     gaps = ordered[:-1] - ordered[1:]
     place = int(np.argmax(gaps[len(gaps) // 2 :])) + len(gaps) // 2
@@ -113,7 +143,15 @@ def threshold_between(scores: np.ndarray, candidates: int) -> float:
 
 
 def reference(outputs: list[np.ndarray], model: Any, image: np.ndarray, size: int, score: float) -> Reference:
-    """Return the result of Ultralytics' NMS and scaling."""
+    """Return the result of Ultralytics' NMS and scaling.
+
+    Args:
+        outputs: of the model: (1, 4 + classes + rest, anchors) or (1, rows, 6 + rest), and prototypes (1, 32, h, w).
+        model: Ultralytics' object.
+        image: (H, W, 3) uint8 BGR.
+        size: rows and columns of the input.
+        score: the threshold.
+    """
     task, classes = model.task, len(model.names)
     raw = torch.from_numpy(outputs[0].copy())
     end_to_end = raw.shape[2] < 100
@@ -145,7 +183,13 @@ def _oriented(rows: torch.Tensor, size: int, shape: tuple[int, ...]) -> Referenc
 
 
 def rtdetr_reference(output: np.ndarray, image: np.ndarray, score: float) -> Reference:
-    """Return RT-DETR's rows as its predictor scales them."""
+    """Return RT-DETR's rows as its predictor scales them.
+
+    Args:
+        output: (1, queries, 6) or (1, queries, 4 + classes), cxcywh as fractions.
+        image: (H, W, 3) uint8 BGR.
+        score: the threshold.
+    """
     rows = torch.from_numpy(output[0].copy())
     height, width = image.shape[:2]
     if rows.shape[1] > 6:
@@ -158,7 +202,7 @@ def rtdetr_reference(output: np.ndarray, image: np.ndarray, score: float) -> Ref
 
 
 def match(ours: Detections, theirs: Reference) -> np.ndarray:
-    """For each of their rows, return our closest row of the same class, using each at most once."""
+    """Return (N,) int64: for each of their N rows, our closest row of the same class, each used at most once."""
     far = np.abs(theirs.xyxy[:, None] - ours.xyxy[None]).max(axis=2) + 1000 * np.abs(
         theirs.score[:, None] - ours.score[None]
     )
@@ -185,14 +229,24 @@ def compare(ours: Detections, theirs: Reference) -> dict[str, Any]:
 
 
 def mask_iou(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Return the IoU over the pixels of all masks together."""
+    """Return the IoU over the pixels of all masks together; both are (N, H, W) bool."""
     return float((ours & theirs).sum() / max((ours | theirs).sum(), 1))
 
 
 def check(
     name: str, folder: Path, image: np.ndarray, size: int, candidates: int, golden: Path | None, **export: Any
 ) -> dict[str, Any]:
-    """Return the differences of one architecture."""
+    """Return the differences of one architecture, as a row of the table.
+
+    Args:
+        name: of the architecture.
+        folder: where to export it to.
+        image: (H, W, 3) uint8 BGR.
+        size: rows and columns of the input.
+        candidates: rows above the threshold, about.
+        golden: folder for golden tensors; None: write none.
+        export: further arguments of Ultralytics' `export`.
+    """
     stretch = name.startswith("rtdetr")
     model = random_model(name, their_input(image, size, stretch))
     path = Path(model.export(format="onnx", imgsz=size, verbose=False, **export))
@@ -219,6 +273,15 @@ def save_golden(
     """Write the output rows that matter and the exporter's result for them; the other rows are dropped to save space.
 
     Masks are left out, because their prototypes alone are larger than everything else.
+
+    Args:
+        path: the `.npz`.
+        outputs: of the model; the first is (1, 4 + classes + rest, anchors) or (1, rows, 6 + rest) float32.
+        theirs: the exporter's result.
+        score: the threshold.
+        size: rows and columns of the input.
+        shape: of the image, (H, W, 3).
+        facts: of the exported model.
     """
     raw = outputs[0][0]
     classes = len(facts.class_names)
@@ -239,7 +302,13 @@ def save_golden(
 
 
 def torchvision_row(folder: Path, image: np.ndarray, candidates: int) -> dict[str, Any]:
-    """Return the differences for TorchVision's Faster R-CNN with random weights, whose graph ends in boxes."""
+    """Return the differences for TorchVision's Faster R-CNN with random weights, whose graph ends in boxes.
+
+    Args:
+        folder: where to export it to.
+        image: (H, W, 3) uint8 BGR.
+        candidates: boxes above the threshold, about.
+    """
     import torchvision
 
     torch.manual_seed(0)
@@ -268,7 +337,13 @@ def torchvision_row(folder: Path, image: np.ndarray, candidates: int) -> dict[st
 
 
 def export_yolo(name: str, pixels: torch.Tensor, path: Path) -> np.ndarray:
-    """Write a classifier of Ultralytics with random weights, and return its probabilities for an image."""
+    """Write a classifier of Ultralytics with random weights, and return its (classes,) probabilities for an image.
+
+    Args:
+        name: of the architecture.
+        pixels: the image, (1, 3, size, size) float32 RGB 0..1.
+        path: the ONNX file.
+    """
     model = random_model(name, pixels.numpy())
     Path(model.export(format="onnx", imgsz=pixels.shape[-1], verbose=False)).rename(path)
     with torch.no_grad():
@@ -277,7 +352,7 @@ def export_yolo(name: str, pixels: torch.Tensor, path: Path) -> np.ndarray:
 
 
 def classifier_row(name: str, folder: Path, image: np.ndarray) -> dict[str, Any]:
-    """Return the difference in probability of a classifier, on an image that needs no crop."""
+    """Return the difference in probability of a classifier on an (H, W, 3) uint8 BGR image, stretched: no crop."""
     size = 224
     square = cv2.resize(image, (size, size))
     pixels = pixels_of(square)
@@ -296,7 +371,13 @@ def classifier_row(name: str, folder: Path, image: np.ndarray) -> dict[str, Any]
 
 
 def export_torchvision(name: str, pixels: torch.Tensor, path: Path) -> np.ndarray:
-    """Export a TorchVision classifier with random weights and return its probabilities for `pixels`."""
+    """Export a TorchVision classifier with random weights and return its (classes,) probabilities for an image.
+
+    Args:
+        name: of the function in `torchvision.models`.
+        pixels: the image, (1, 3, size, size) float32 RGB 0..1.
+        path: the ONNX file.
+    """
     import torchvision
 
     torch.manual_seed(0)

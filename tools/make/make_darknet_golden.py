@@ -138,7 +138,7 @@ def darknet_files(sdist: Path, folder: Path) -> tuple[str, Path, list[str]]:
 
 
 def made_up_numbers(count: int, seed: int) -> NDArray[np.float32]:
-    """Return `count` patternless numbers in 0.1..1.1 (variances must be positive), the same on every machine."""
+    """Return (count,) patternless float32 in 0.1..1.1 (variances must be positive), the same on every machine."""
     spread = np.sin((np.arange(count) + 1) * 12.9898 + seed) * 43758.5453
     numbers: NDArray[np.float32] = (spread - np.floor(spread) + 0.1).astype(np.float32)
     return numbers
@@ -162,12 +162,12 @@ def clip_input() -> NDArray[np.float32]:
 
 
 def weights_file(numbers: NDArray[np.float32]) -> bytes:
-    """Return the bytes of a Darknet weights file (version 0.2) with these numbers."""
+    """Return the bytes of a Darknet weights file (version 0.2) with these (N,) float32 numbers."""
     return np.array([0, 2, 0, 0, 0], "<i4").tobytes() + numbers.astype("<f4").tobytes()
 
 
 def made_up_outputs() -> dict[str, NDArray[np.float32]]:
-    """Return what OpenCV computes for the artificial network."""
+    """Return what OpenCV computes for the artificial network: by name, float32 (1, channels, h, w) per output."""
     cv2: Any = importlib.import_module("cv2")
     numbers = made_up_numbers(EVERY_SECTION_WEIGHT_COUNT, 1)
     net = cv2.dnn.readNetFromDarknet(np.frombuffer(EVERY_SECTION.encode(), np.uint8), _bytes(weights_file(numbers)))

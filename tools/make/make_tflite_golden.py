@@ -40,7 +40,7 @@ def detector() -> Any:
 
 
 def samples() -> Iterator[list[np.ndarray]]:
-    """Yield images for calibrating the integers."""
+    """Yield (1, SIDE, SIDE, 3) float32 images of random numbers in 0..1, for calibrating the integers."""
     random = np.random.default_rng(1)
     for _ in range(20):
         yield [random.random((1, SIDE, SIDE, 3), np.float32)]
@@ -57,7 +57,7 @@ def whole_numbers(model: Any) -> bytes:
 
 
 def output_of(model: Path, image: np.ndarray) -> np.ndarray:
-    """Return what TensorFlow's interpreter computes for a BGR image (H, W, 3) uint8."""
+    """Return (1, 4 + classes, 84) float32, TensorFlow's own output for an (H, W, 3) uint8 BGR image."""
     interpreter = tf.lite.Interpreter(str(model))
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[None, ..., ::-1].astype(np.float32) / 255)

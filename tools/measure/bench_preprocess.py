@@ -51,7 +51,7 @@ def measure(name: str, work: Callable[[], object], rounds: int, naive_ms: float 
 
 
 def naive_letterbox(image: np.ndarray) -> np.ndarray:
-    """Resize, then copy into a new padded array: the usual form."""
+    """Return an (h, w, 3) uint8 image as (SIDE, SIDE, 3): resized, then copied into a padded array, as usual."""
     scale = min(SIDE / image.shape[0], SIDE / image.shape[1])
     size = round(image.shape[1] * scale), round(image.shape[0] * scale)
     left, top = (SIDE - size[0]) // 2, (SIDE - size[1]) // 2
@@ -61,12 +61,19 @@ def naive_letterbox(image: np.ndarray) -> np.ndarray:
 
 
 def naive_normalise(batch: np.ndarray) -> np.ndarray:
-    """Float, divide, swap, transpose: the usual form."""
+    """Return (b, h, w, 3) uint8 BGR as (b, 3, h, w) float32 RGB 0..1: float, divide, swap, transpose, as usual."""
     return np.ascontiguousarray((batch[..., ::-1].astype(np.float32) / 255).transpose(0, 3, 1, 2))
 
 
 def naive_head(output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Transpose, argmax over all anchors, then the threshold: the usual form."""
+    """Transpose, argmax over all anchors, then the threshold: the usual form.
+
+    Args:
+        output: (1, 84, anchors) float32.
+
+    Returns:
+        The (K, 84) rows above the threshold, and their (K,) classes.
+    """
     rows = output[0].T
     classes = rows[:, 4:].argmax(axis=1)
     scores = rows[np.arange(len(rows)), 4 + classes]
@@ -74,7 +81,7 @@ def naive_head(output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def realistic_output(random: np.random.Generator) -> np.ndarray:
-    """An output (1, 84, 8400) in which sixty anchors pass, as in a street scene."""
+    """Return (1, 84, 8400) float32 in which sixty anchors pass, as in a street scene."""
     output = random.random((1, 84, 8400), dtype=np.float32) * 0.05
     output[0, :4] = random.random((4, 8400)) * 600
     output[0, 4, random.choice(8400, 60, replace=False)] = 0.8

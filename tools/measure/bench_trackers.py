@@ -137,7 +137,7 @@ def all_factories() -> dict[str, Factory]:
 
 
 def thinned(rows: MotRows, frames: NDArray[np.int64]) -> MotRows:
-    """Return the rows of the given frames, renumbered from 1 in the order of `frames`."""
+    """Return the rows of the given (F,) ascending frames, renumbered from 1 in their order."""
     number = np.searchsorted(frames, rows.frame)
     keep = frames[np.minimum(number, len(frames) - 1)] == rows.frame
     return MotRows(number[keep] + 1, rows.track_id[keep], rows.tlwh[keep], rows.score[keep], rows.class_id[keep])
@@ -153,7 +153,15 @@ def disturbed(rows: MotRows, seed: int) -> MotRows:
 
 
 def score(factory: Factory, fps: float, gt: MotRows, det: MotRows, frames: NDArray[np.int64]) -> TrackScores:
-    """Return the scores of a tracker that receives the detections of some `frames`, at their times."""
+    """Return the scores of a tracker that receives the detections of some frames, at their times.
+
+    Args:
+        factory: makes the tracker for a frame rate.
+        fps: frames per second of the sequence.
+        gt: ground truth.
+        det: detections.
+        frames: (F,) int64, ascending numbers of the frames to use, from 1.
+    """
     gt, det = thinned(gt, frames), thinned(det, frames)
     update = factory(fps * len(frames) / float(frames[-1]))
     shown = []
@@ -167,7 +175,7 @@ def score(factory: Factory, fps: float, gt: MotRows, det: MotRows, frames: NDArr
 
 
 def load(data: Path, name: str) -> tuple[MotRows, MotRows, NDArray[np.int64]]:
-    """Return ground truth, public detections and the numbers of all frames of a sequence."""
+    """Return ground truth, public detections and the (F,) int64 numbers of all frames of a sequence, from 1."""
     gt, det = read_mot(data / name / "gt" / "gt.txt"), read_mot(data / name / "det" / "det.txt")
     return gt, det, np.arange(1, max(gt.last_frame, det.last_frame) + 1)
 
@@ -186,7 +194,7 @@ def quality_table(factories: dict[str, Factory], data: Path) -> str:
 
 
 def chosen_frames(every: NDArray[np.int64], share: float, random: bool, seed: int) -> NDArray[np.int64]:
-    """Return a share of the frames: every n-th from the `seed`-th on, or at random."""
+    """Return a share of the (F,) frames, ascending: every n-th from the `seed`-th on, or at random."""
     if random:
         return np.sort(np.random.default_rng(seed).choice(every, int(len(every) * share), replace=False))
     step = round(1 / share)
