@@ -42,6 +42,16 @@ def require(module: str, *, extra: str | None = None, hint: str | None = None) -
         raise MissingDependencyError(f"{module} cannot be imported ({error}): {remedy}") from error
 
 
+def require_attribute(reference: str) -> Any:
+    """Return the object that `module:attribute` names, importing its module. Raises `MissingDependencyError`.
+
+    >>> require_attribute("math:tau") > 6
+    True
+    """
+    module, _, attribute = reference.partition(":")
+    return getattr(require(module), attribute)
+
+
 def install(*extras: str) -> str:
     """Return the command that installs extras: by name, or in a checkout from its folder.
 

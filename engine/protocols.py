@@ -216,9 +216,10 @@ class Sink(Protocol):
     """An output. All calls come from one thread, between `open` and `close`.
 
     A sink with `blocking = False` never waits in `write`: it runs on the publishing thread, so that its output is as
-    fresh as possible. The others have their own thread and channel. Three more members are optional, with defaults in
-    `SinkBase`: with `takes_packets = False` a sink receives only the states of sources, `use_stats` gives it the
-    figures of the run before it is opened, and `outputs` lists its files for the summary.
+    fresh as possible. The others have their own thread and channel. Further members are optional, with
+    defaults in `SinkBase`: with `takes_packets = False` a sink receives only the states of sources, `use_stats` and
+    `use_leases` give it the figures and the leases of the run before it is opened, and `outputs` lists its files for
+    the summary.
     """
 
     @property
@@ -374,6 +375,9 @@ class SinkBase:
 
     def use_stats(self, stats: Any) -> None:
         """Ignore the run's `engine.stats.PipelineStats`; any thread may take a `snapshot()` of it."""
+
+    def use_leases(self, leases: Any) -> None:
+        """Ignore the run's `engine.leases.Leases`, which say what messages about a source may leave now."""
 
     def open(self, run: Run) -> None:
         """Do nothing."""

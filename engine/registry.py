@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import ConfigError, EngineError
-from engine.optional import require
+from engine.optional import require_attribute
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -66,8 +66,7 @@ class Registry:
             MissingDependencyError: a built-in part whose package is not installed.
         """
         if name in self.builtin:
-            module, _, attribute = self.builtin[name].partition(":")
-            return getattr(require(module), attribute)
+            return require_attribute(self.builtin[name])
         if is_reference(name):
             return self._imported(name, name)
         for point in self._points():
@@ -124,6 +123,8 @@ class Registry:
 
     def _remedy(self, name: str) -> str:
         names = self.names()
+        if not names:
+            return "expected module:attribute, because no installed package offers one by name"
         close = difflib.get_close_matches(name, names, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         return f"expected one of {', '.join(names)}, or module:attribute{hint}"

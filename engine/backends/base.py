@@ -212,3 +212,8 @@ def check_feeds(inputs: Sequence[TensorSpec], feeds: Mapping[str, NDArray[Any]])
 def image_spec(name: str, image: ImageInput, batch: int | None) -> TensorSpec:
     """Return the spec of the images that `submit` takes for the first input."""
     return TensorSpec(name, (batch, *image.size_hw, 3), "uint8")
+
+
+def device_of(backend: Backend) -> str:
+    """Return the device that a backend runs on; `cpu` for one without a `device`."""
+    return str(getattr(backend, "device", "cpu"))

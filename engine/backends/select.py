@@ -16,7 +16,7 @@ from engine.backends.base import Backend, BackendOptions
 from engine.backends.files.onnx import read_onnx
 from engine.backends.resize import FixedSizeError, SizeChange
 from engine.errors import ConfigError, MissingDependencyError, ModelError
-from engine.optional import install, require
+from engine.optional import install, require_attribute
 from engine.paths import is_remote_model
 from engine.registry import Registry, is_reference
 
@@ -153,7 +153,7 @@ def create_backend(name: str, path: Path, options: BackendOptions) -> Backend:
         MissingDependencyError: its package is not installed.
     """
     entry = _entry(name)
-    backend_class = cast(Callable[[Path, BackendOptions], Backend], _load(entry.target))
+    backend_class = cast(Callable[[Path, BackendOptions], Backend], require_attribute(entry.target))
     return backend_class(path, options)
 
 
@@ -180,7 +180,7 @@ def why_not(name: str, path: Path | None = None) -> str | None:
     if entry.probe is None:
         return None
     try:
-        probe = cast(Callable[[Path | None], str | None], _load(entry.probe))
+        probe = cast(Callable[[Path | None], str | None], require_attribute(entry.probe))
         return probe(path)
     except ImportError as error:
         return f"{error} ({entry.install})"
@@ -197,7 +197,7 @@ def why_not_size(name: str, path: Path, change: SizeChange) -> str | None:
     if resize is None:
         return "builds a plan for one size"
     try:
-        cast(Callable[[Path, SizeChange], object], _load(resize))(path, change)
+        cast(Callable[[Path, SizeChange], object], require_attribute(resize))(path, change)
     except (FixedSizeError, MissingDependencyError) as error:
         return str(error)
     return None
@@ -213,8 +213,3 @@ def _entry(name: str) -> BackendEntry:
     if not isinstance(entry, BackendEntry):
         raise ConfigError(f"backend {name} is a {type(entry).__name__}: expected a BackendEntry")
     return entry
-
-
-def _load(target: str) -> object:
-    module, _, attribute = target.partition(":")
-    return getattr(require(module), attribute)

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.backends.base import Backend, BackendOptions, ImageInput
+from engine.backends.base import Backend, BackendOptions, ImageInput, device_of
 from engine.backends.files.base import ModelFile, read_model_file
 from engine.backends.select import create_backend, select_backend
 from engine.backends.trial import try_model
@@ -171,7 +171,7 @@ class Classifier:
 
     def describe(self) -> DetectorFacts:
         """Return the backend and its device."""
-        return DetectorFacts(self._backend.name, getattr(self._backend, "device", "cpu"))
+        return DetectorFacts(self._backend.name, device_of(self._backend))
 
     def open(self) -> None:
         """Load the model. Raises `ModelError`; harmless when repeated."""

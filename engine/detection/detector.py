@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.backends.base import Backend
+from engine.backends.base import Backend, device_of
 from engine.backends.trial import Trial
 from engine.data import Detections, Frame
 from engine.detection.feeding import Fed, LetterboxOn
@@ -125,7 +125,7 @@ class ModelDetector:
 
     def describe(self) -> DetectorFacts:
         """Return the backend, its device, and why it was chosen."""
-        return DetectorFacts(self.backend, getattr(self.inference, "device", "cpu"), self.backend_reason)
+        return DetectorFacts(self.backend, device_of(self.inference), self.backend_reason)
 
     @property
     def precision(self) -> str:

@@ -17,6 +17,7 @@ from engine.protocols import (
     Detector,
     DetectorFacts,
     JointTracker,
+    OutputFile,
     Sink,
     SinkBase,
     TrackClassifier,
@@ -139,6 +140,17 @@ def show_leases(sink: Sink, leases: Leases) -> None:
     use = getattr(sink, "use_leases", None)
     if use is not None:
         use(leases)
+
+
+def address_of(sink: Sink) -> str:
+    """Return where a sink publishes; empty for one without an `address`."""
+    return str(getattr(sink, "address", ""))
+
+
+def files_of(sink: Sink) -> Sequence[OutputFile]:
+    """Return the files that a sink has written so far; none by default."""
+    list_files = getattr(sink, "outputs", None)
+    return () if list_files is None else cast("Sequence[OutputFile]", list_files())
 
 
 def takes_packets(sink: Sink) -> bool:

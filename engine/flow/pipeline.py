@@ -14,6 +14,7 @@ from engine.flow.attention.gate import FrameGate
 from engine.flow.capture import CaptureStage
 from engine.flow.changes import LAST_FRAMES_S, RunningSources, add_model, exchange_model
 from engine.flow.channel import Channel, ChannelClosedError
+from engine.flow.defaults import address_of
 from engine.flow.exit import stop_at_exit
 from engine.flow.items import Detected
 from engine.flow.lane import FlowContext, Lane, Start
@@ -91,8 +92,11 @@ class Pipeline:
         self._outlets = Outlets(self.stats.sink_dropped)
         self._consumer: Channel[Packet | SourceStatus] | None = None
         second = () if second_stage is None else tuple(second_stage.class_names)
-        addresses = [str(getattr(sink, "address", "")) for sink in sinks]  # of the sinks that have an address
-        run = Run(engine_id or default_engine_id(addresses), clock.utc_ns(), second_class_names=second)
+        run = Run(
+            engine_id or default_engine_id([address_of(sink) for sink in sinks]),
+            clock.utc_ns(),
+            second_class_names=second,
+        )
         pool, self._start = DetectorPool.of(detector), Start()
         self._lanes = Lanes(pool, run, context, self._detected, ending=self._ending, start=self._start)
         self._sources = RunningSources(

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import EngineError, StageError
-from engine.flow.defaults import describe, takes_packets
+from engine.flow.defaults import describe, files_of, takes_packets
 from engine.flow.pipeline import Pipeline
 from engine.latch import Latch
 from engine.process import peak_memory_mb
@@ -286,4 +286,4 @@ def privacy_of(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def _outputs(pipeline: Pipeline) -> list[OutputFile]:
-    return [file for sink in pipeline.sinks for file in getattr(sink, "outputs", tuple)()]
+    return [file for sink in pipeline.sinks for file in files_of(sink)]

@@ -16,6 +16,7 @@ from engine.backends.base import Backend, BackendOptions, TensorSpec
 from engine.backends.files.base import ModelFile, read_model_file
 from engine.backends.select import create_backend, select_backend
 from engine.errors import ConfigError
+from engine.flow.defaults import describe
 from engine.protocols import Detector
 from engine.registry import is_reference
 from pipelines.build.detector import CLASSIC, DEMO, build_detector, least_score, tiled
@@ -59,8 +60,7 @@ class ServedModel:
     def card(self) -> ModelCard:
         """Return the information for clients."""
         detector = self.worker.detector
-        describe = getattr(detector, "describe", None)
-        backend = describe().backend if describe is not None else "none"
+        backend = describe(detector).backend
         names = list(detector.class_names)
         return ModelCard(self.name, self.task, names, self.worker.is_ready, backend, self.score_threshold)
 

@@ -151,6 +151,11 @@ def test_a_built_in_name_cannot_be_replaced() -> None:
     assert Registry("tracker", {"bytetrack": "x:y"}).names() == ["bytetrack", "follow"]
 
 
+def test_without_packages_an_unknown_name_lists_no_names() -> None:
+    with pytest.raises(ConfigError, match="unknown gadget 'x': expected module:attribute, because no installed"):
+        Registry("gadget", {}).load("x")
+
+
 @pytest.mark.parametrize(
     ("tree", "expected"),
     [

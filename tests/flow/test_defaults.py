@@ -9,9 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from engine.data import Detections, Frame, Packet, Run, SourceStatus, TrackEvent, Tracks
-from engine.flow.defaults import complete_classifier, complete_tracker, describe, takes_packets
+from engine.flow.defaults import address_of, complete_classifier, complete_tracker, describe, files_of, takes_packets
 from engine.flow.pipeline import Pipeline
-from engine.protocols import Detector, DetectorFacts, PendingDetections, Sink, Tracker
+from engine.leases import Leases
+from engine.protocols import Detector, DetectorFacts, PendingDetections, Sink, SinkBase, Tracker
 from tests.fakes import CountingSource, ListSink, PixelDetector
 
 
@@ -156,5 +157,8 @@ def test_what_is_complete_is_not_wrapped() -> None:
 
 def test_defaults_are_those_of_the_base_classes() -> None:
     assert takes_packets(BareSink())
+    assert files_of(BareSink()) == () == files_of(SinkBase())
+    assert address_of(BareSink()) == ""
+    SinkBase().use_leases(Leases())
     assert describe(BareDetector()) == DetectorFacts() == describe(PixelDetector())
     complete_classifier(BareClassifier()).clone().read_classes(("person",))

@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from engine.backends.cuda.probe import Gpu, probe_cuda
 from engine.errors import ConfigError, MissingDependencyError, ModelError
-from engine.optional import install, require
+from engine.optional import install, require_attribute
 
 logger = logging.getLogger(__name__)
 
@@ -162,8 +162,7 @@ def open_cuda(index: int = 0) -> CudaApi:
         if not _is_installed(module):
             continue
         try:
-            place, _, name = target.partition(":")
-            return cast(CudaApi, getattr(require(place), name)(probe.gpus[index]))
+            return cast(CudaApi, require_attribute(target)(probe.gpus[index]))
         except ImportError as error:  # installed for another CUDA version: note it, and try the next package
             obstacles.append(f"{module} does not load ({error})")
     raise MissingDependencyError(f"{'; '.join(obstacles) or 'no Python package for CUDA is installed'}: {INSTALL}")

@@ -16,7 +16,7 @@ from typing import Any, cast
 from engine.backends.base import TensorSpec
 from engine.catalogue import find_named, why_missing
 from engine.errors import ModelError
-from engine.optional import require
+from engine.optional import require_attribute
 from engine.paths import is_remote_model, path_from_text
 
 REMOTE_READER = "engine.backends.remote.describe:read_remote"
@@ -107,8 +107,7 @@ def read_model_file(path: str | Path) -> ModelFile:
     """Read what `path`, a model file, a folder, or a model on a server, says about itself. Raises `ModelError`."""
     place = find_model(path)
     target = REMOTE_READER if is_remote_model(place) else READERS[place.suffix.lower()]
-    module, _, function = target.partition(":")
-    reader = cast(Callable[[Path], ModelFile], getattr(require(module), function))
+    reader = cast(Callable[[Path], ModelFile], require_attribute(target))
     try:
         return reader(place)
     except OSError as error:

@@ -60,6 +60,14 @@ class BridgeOutput(Protocol):
         """Disconnect; harmless when repeated."""
 
 
+@runtime_checkable
+class Interruptible(Protocol):
+    """A `BridgeOutput` that waits inside `send`."""
+
+    def interrupt(self) -> None:
+        """End the wait; called in a signal handler."""
+
+
 @dataclass
 class BridgeSummary:
     """What a bridge did.

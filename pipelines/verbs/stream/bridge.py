@@ -51,7 +51,7 @@ def bridge(
     from engine.subscriber import Subscriber
     from pipelines.metrics.answering import serve_loop
     from pipelines.running.detect_and_publish import Interrupt
-    from pipelines.stream.bridges.base import Forwarder, Watcher, run_bridge
+    from pipelines.stream.bridges.base import Forwarder, Interruptible, Watcher, run_bridge
     from pipelines.stream.figures import add_bridge
 
     curve, topics = client_keys(server_key, keys), topic or ["v1/"]
@@ -62,7 +62,7 @@ def bridge(
         return
     target = output_for(to, format_, commands=command or (), control=control)
     wanted = [*topics, *(target.watched_topics if isinstance(target, Watcher) else ())]
-    ends_a_wait = getattr(target, "interrupt", lambda: None)
+    ends_a_wait = target.interrupt if isinstance(target, Interruptible) else lambda: None
     forwarder = Forwarder(target)
     with (
         serve_loop(metrics, lambda page: add_bridge(page, forwarder), say=console.say) as beat,
