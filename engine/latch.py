@@ -51,7 +51,7 @@ def wait_for_any(*latches: Latch, timeout_s: float) -> bool:
     """
     wake: SimpleQueue[None] = SimpleQueue()
     for latch in latches:
-        latch._waiting.append(wake)  # before the check: a latch that is set in between wakes this thread
+        latch._waiting.append(wake)  # before checking, so that a latch set in between wakes this thread
     try:
         is_main = threading.current_thread() is threading.main_thread()
         longest_s = MAIN_THREAD_S if is_main else threading.TIMEOUT_MAX

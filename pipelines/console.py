@@ -134,7 +134,7 @@ def _write_out(text: str) -> None:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        raise  # its reader has closed the pipe (`head`)
+        raise  # the reader has closed the pipe (`head`)
     except OSError as error:
         raise SinkError(f"cannot write to stdout: {error.strerror}: free some space, or redirect it") from error
 

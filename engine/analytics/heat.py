@@ -56,7 +56,7 @@ class Heat:
     """Seconds per cell and class. Each observation adds the time since the previous one, at any frame rate."""
 
     def __init__(self) -> None:
-        self._grids: dict[int, NDArray[np.float64]] = {}  # their arrays are replaced, never changed
+        self._grids: dict[int, NDArray[np.float64]] = {}  # the arrays are replaced, never changed
         self._waiting: list[Chunk] = []
         self._size_wh = (1, 1)
         self._total: HeatTotal | None = None

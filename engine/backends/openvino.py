@@ -82,7 +82,7 @@ class OpenVinoBackend:
         openvino = require("openvino", hint=INSTALL_HINT)
         try:
             self._compile(openvino)
-        except ConfigError:  # also a ValueError; its message says enough
+        except ConfigError:  # a ValueError too, but its message says enough
             raise
         except BROKEN as error:
             raise ModelError(f"{self._path}: OpenVINO cannot load it: {_reason(error)}") from error

@@ -50,7 +50,7 @@ class TrackCollector:
         self._tracks: dict[int, _Track] = {}
         self._samples: list[tuple[int, Tracks]] = []
         self._ended: list[TrackEvent] = []
-        self._due_ns = 0  # of tracks that have ended
+        self._due_ns = 0  # when to store the tracks that have ended
         self._knows_detections = False
         self._offset_ns = 0
         self._size_wh = (1, 1)

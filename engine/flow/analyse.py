@@ -113,7 +113,7 @@ class AnalyseStep:
             changed, self._next = self._next, {}
         before = {id(analyser): analyser for wanted in self._lists.values() for analyser in wanted}
         lists = {**self._lists, **changed}
-        has_own = lists.get(ALL_SOURCES, ())  # then an empty list overrides the shared one: no analysis of this source
+        has_own = lists.get(ALL_SOURCES, ())  # if there is a shared list, an empty one overrides it: no analysis
         self._lists = {name: wanted for name, wanted in lists.items() if wanted or (has_own and name != ALL_SOURCES)}
         now = {id(analyser) for wanted in self._lists.values() for analyser in wanted}
         for key, analyser in before.items():

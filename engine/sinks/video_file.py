@@ -133,7 +133,7 @@ class VideoFile:
             container.close()
             if self._packets == 1:
                 self._early.replace(self.path)
-            self._early.unlink(missing_ok=True)  # still there only if nothing could be written
+            self._early.unlink(missing_ok=True)  # exists only if nothing could be written
         self.is_complete = True
         if not self._is_matroska and self.path.stat().st_size <= INDEX_FIRST_BYTES:
             put_index_first(self.path, self._step)

@@ -81,7 +81,7 @@ def binding(address: str, *, private: bool = False) -> Iterator[None]:
         yield
         return
     _check_free(path, address)
-    before = os.umask(_PRIVATE) if private else None  # so that the socket has its mode from the start
+    before = os.umask(_PRIVATE) if private else None  # gives the socket its mode from the start
     try:
         yield
     finally:

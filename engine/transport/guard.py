@@ -40,7 +40,7 @@ UNEXPLAINED_BYTES = 32 * 1024  # per connection, for its subscriptions; in memor
 ALL_UNEXPLAINED_BYTES = 512 * 1024
 GREETING_BYTES = 70  # with fewer bytes received, not even the greeting is complete
 YOUNG_S = 1.0
-RELEASE_AFTER_S = 2.0  # by then libzmq and the socket have dropped what the connection left
+RELEASE_AFTER_S = 2.0  # by then libzmq and the socket have dropped the remains of the connection
 HANDSHAKE_MS = 5_000
 MAX_CONNECTIONS = 500
 SHARE_OF_DESCRIPTORS = 4
@@ -256,7 +256,7 @@ class SocketGuard:
             elif kind & _LOST:
                 if (peer := watched.peers.pop(value, None)) is not None:
                     watched.leave(peer, self._clock())
-                self._release_soon()  # it may have left much in the queues
+                self._release_soon()  # the connection may have left much in the queues
             else:
                 self.failed += 1
         return True

@@ -83,7 +83,7 @@ def play(folder: Path, begin_ns: int, end_ns: int, tell: Callable[[dict[str, Any
                         out.write(init_segment(sets, context.width, context.height))
                     film.take(picture)
         except EOFError:
-            continue  # so new that it is still empty
+            continue  # the file is so new that it is still empty
         except (BrokenPipeError, ConfigError):
             raise
         except video_errors() as error:

@@ -54,7 +54,7 @@ def run_in_child(task: str, request: Mapping[str, Any], tell: Tell | None = None
     try:
         child.say(json.dumps({"task": task, "request": dict(request)}).encode())
         result = _listen(child.connection, tell)
-    except EngineError:  # it has answered, and ends on its own
+    except EngineError:  # the child has answered, and ends on its own
         child.end(END_S)
         raise
     except BaseException:

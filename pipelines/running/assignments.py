@@ -171,7 +171,7 @@ class Assignments:
         """Begin to stop a source whose messages may no longer be sent."""
         if name in self._given and name not in self._stopping:
             self._stopping[name] = self._leases.now_ns()
-            with suppress(ConfigError):  # it has ended, or will end later
+            with suppress(ConfigError):  # the source has ended, or will end later
                 self._pipeline.remove_source(name, timeout_s=0.0)
 
     def _finish_stopping(self, at_once: str | None = None) -> None:

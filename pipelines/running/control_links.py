@@ -111,7 +111,7 @@ class ControlLinks:
                 link.socket = self._opened(link.address)
             link.due.append((self._clock.monotonic_ns(), number, request))
             body = json.dumps({**request, "request_id": number}).encode()
-            with suppress(zmq.Again):  # it counts as unanswered after its time limit
+            with suppress(zmq.Again):  # the request counts as unanswered after its time limit
                 link.socket.send_multipart([b"", body], zmq.NOBLOCK)
 
     def receive(self) -> list[Answer]:

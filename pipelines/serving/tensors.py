@@ -101,7 +101,7 @@ def split_body(body: bytes, header_length: str | None) -> SplitBody:
             f"{MAX_VALUES}, {MAX_NESTED} and {MAX_TEXTS}; send the tensors as bytes (binary_data_size)",
             413,
         )
-    is_wide = escapes > 0 or not _is_ascii(json)  # one wide character makes its whole text wide
+    is_wide = escapes > 0 or not _is_ascii(json)  # one wide character makes the whole text wide
     texts = (WIDEST_CHARACTER if is_wide else 1) * len(json)
     return SplitBody(json, tail, BYTES_PER_VALUE * values + BYTES_PER_OBJECT * (lists + objects + quotes) + texts)
 

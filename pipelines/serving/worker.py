@@ -213,7 +213,7 @@ class ModelWorker:
             self.done += isinstance(result, Found)
             self.refused += isinstance(result, BusyError)
             self.failed += isinstance(result, Exception) and not isinstance(result, BusyError)
-        with suppress(InvalidStateError):  # its result is no longer wanted
+        with suppress(InvalidStateError):  # the client no longer wants the result
             if isinstance(result, Exception):
                 future.set_exception(result)
             else:

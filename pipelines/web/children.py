@@ -109,7 +109,7 @@ async def _process(kind: str, job: Mapping[str, Any]) -> AsyncIterator[asyncio.s
     finally:
         if process.returncode is None:
             with suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)  # its own kill() would take the exit status away from asyncio
+                os.kill(process.pid, signal.SIGKILL)  # process.kill() would take the exit status away from asyncio
         await process.wait()
 
 

@@ -15,6 +15,7 @@ from pipelines.config.models import Config
 from pipelines.config.source import MotionGateConfig, RecordConfig
 
 pytest.importorskip("mkdocs", reason='mkdocs is not installed: pip install -e ".[docs]"')
+from tests.test_documents import MADE_BY_MKDOCS
 from tools.docs import docs_docstrings, docs_messages, docs_pages
 
 
@@ -22,6 +23,10 @@ from tools.docs import docs_docstrings, docs_messages, docs_pages
 def pages() -> dict[str, str]:
     made: dict[str, str] = docs_pages.pages()
     return made
+
+
+def test_pages_that_links_in_the_documents_may_lead_to_are_generated(pages: dict[str, str]) -> None:
+    assert {page.removeprefix("docs/") for page in MADE_BY_MKDOCS} - pages.keys() == set()
 
 
 def keys(model: type[BaseModel]) -> Iterator[str]:

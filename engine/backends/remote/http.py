@@ -230,7 +230,7 @@ class HttpEndpoint:
         connection = TimedConnection(self._host.name, self._host.port, soon, tls)
         try:
             connection.connect()
-        except TimeoutError as error:  # not a late answer: another server may still succeed
+        except TimeoutError as error:  # the answer is not late yet: another server may still succeed
             raise ConnectionError("does not accept connections") from error
         self._connection = connection
         return connection

@@ -224,7 +224,7 @@ def library_for_building(library: Library | None, probe: CudaProbe) -> TensorRt:
     if probe.reason is not None and library != "tensorrt_rtx":
         if library == "tensorrt":
             raise ConfigError(f"TensorRT builds on the GPU that the plan is for, and there is none: {probe.reason}")
-        library = "tensorrt_rtx"  # which builds without a GPU
+        library = "tensorrt_rtx"  # can build without a GPU
     trt = load_tensorrt(library or library_to_run(probe))
     obstacle = why_not_library(probe, trt.library) if probe.reason is None else None
     if obstacle is not None:

@@ -19,8 +19,8 @@ from engine.events.store.rows import ClipState, EventRow
 logger = logging.getLogger(__name__)
 LOOK_AGAIN_NS = NS_PER_S
 SETTLE_NS = NS_PER_S // 2  # a fragment of a recording is on disk within a second
-PATIENCE_S = 30.0  # for the keyframe after the end; smart codecs send one every 10 s or less often
-LOST_PATIENCE_S = 3.0  # if the camera is no longer being recorded
+PATIENCE_S = 30.0  # wait for the keyframe after the end: smart codecs send one every 10 s or less often
+LOST_PATIENCE_S = 3.0  # wait if the camera is no longer being recorded
 MAX_TRIES = 3
 MAX_WAITING = 10_000
 MAX_FACTS = 30_000

@@ -127,7 +127,7 @@ def _frames(segments: list[Segment], wanted: Wanted, problems: list[str]) -> Ite
             with SegmentReader(segment) as reader:
                 yield from _frames_of(reader, wanted)
         except EOFError:
-            continue  # so new that it is still empty
+            continue  # the file is so new that it is still empty
         except video_errors() as error:
             problems.append(f"{segment.path.name} cannot be read: {explain(error)}")
 

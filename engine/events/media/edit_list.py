@@ -30,7 +30,7 @@ def show_only(path: Path, seconds: float) -> bool:
         file.seek(boxes[b"elst"].at)
         version, count = file.read(4)[0], int.from_bytes(file.read(4), "big")
         entry = struct.Struct(">QqI" if version == 1 else ">IiI")
-        first_ticks = 0  # of the empty edit, if one comes first
+        first_ticks = 0  # length of the empty edit, if one comes first
         for _ in range(count - 1):
             first_ticks += entry.unpack(file.read(entry.size))[0]
         place = file.tell()

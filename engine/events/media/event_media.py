@@ -94,11 +94,11 @@ class EventMedia:
         self._raised: deque[_Raised] = deque()
         self._looks: dict[str, Packet] = {}
         self._is_closing = False
-        self._open: dict[str, dict[str, EventRow]] = {}  # by source: used by the publishing thread
+        self._open: dict[str, dict[str, EventRow]] = {}  # by source; used only by the publishing thread
         self._look_due_ns: dict[str, int] = {}
         self._hold_due_ns: dict[str, int] = {}
         self._full = ""
-        self._told_ns: dict[str, int] = {}  # by open event: when its rule was satisfied
+        self._told_ns: dict[str, int] = {}  # when the rule of each open event was satisfied
         self.skipped: Counter[str] = Counter()
 
     # --- on the publishing thread ---

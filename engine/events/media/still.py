@@ -17,7 +17,7 @@ from engine.paths import FILE_MODE, make_folder
 from engine.video.explain import explain, video_errors
 
 SEARCH_NS = NS_PER_S  # the frame at that moment may be in the next recording
-QUANTIZER = "2"  # of FFmpeg's JPEG encoder: about as many bytes as quality 85 elsewhere
+QUANTIZER = "2"  # for FFmpeg's JPEG encoder: gives about as many bytes as quality 85 elsewhere
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ class StoreWriter:
 
     def __init__(self, database: Database, engine_id: str = "", run_epoch: int = 0) -> None:
         self._database = database
-        self._rows: list[tuple[str, dict[str, Any]]] = []  # of this transaction, not written yet
+        self._rows: list[tuple[str, dict[str, Any]]] = []  # rows of this transaction that are not written yet
         self._is_bundling = False
         self.engine_id = engine_id
         self.run_epoch = run_epoch

@@ -62,7 +62,7 @@ class Watches:
         """Return all boxes of a source after a detection; `keep` chooses those of interest."""
         planner = self._planner_of(frame)
         kept = [Found(part.window, _kept(part.detections, keep), part.weak) for part in parts]
-        if planner is None:  # it was abandoned: the results are valid but incomplete
+        if planner is None:  # the plan was abandoned: the results are valid but incomplete
             return Detections.joined(*(part.detections for part in kept)) or Detections.empty()
         return planner.merge(kept)
 
@@ -105,7 +105,7 @@ class Watches:
 
     def _planner_of(self, frame: Frame) -> Planner | None:
         """Return the planner that waits for the results of a frame."""
-        if not self._under_way:  # of a run without windows, which costs nothing
+        if not self._under_way:  # a run without windows, which costs nothing
             return None
         with self._changed:
             awaited, planner = self._under_way.get(frame.source_id, (None, None))

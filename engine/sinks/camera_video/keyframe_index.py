@@ -199,7 +199,7 @@ def load_index(recording: Path) -> list[Keyframe]:
         return rows
     rows = rebuilt(recording)
     if time.time() - recording.stat().st_mtime < GROWING_S:
-        return rows  # it is still being written
+        return rows  # the recording is still being written
     path = index_path(recording)
     part = path.with_name(path.name + ".part")
     with suppress(OSError):  # a full or read-only disk: it will be rebuilt again next time

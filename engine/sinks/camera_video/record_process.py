@@ -128,7 +128,7 @@ class Recorder:
         self._after_s = ring.after_s if ring is not None else 0.0
         self._ring = PacketRing(ring.before_s) if ring is not None else None
         self._held_until: float | None = None
-        self._template: Any = None  # of the file being written
+        self._template: Any = None  # stream of the file being written
 
     def run(self) -> None:
         """Record until the engine sends `stop` or has exited."""

@@ -136,7 +136,7 @@ def _run(book: Book, source_id: str, camera: Camera) -> None:
 
 
 def _adopt(book: Book, engine_id: str, source_id: str, camera: Camera, epoch: int) -> None:
-    """Correct a ledger that is behind, as after restoring a backup: it must have given the engine that epoch."""
+    """Correct a ledger that is behind, as after restoring a backup: it must have assigned that epoch earlier."""
     logger.warning("the ledger is behind: %s runs %s of epoch %d; recorded", engine_id, source_id, epoch)
     done = book.put([Change(camera.held, Assignment(source_id, engine_id, epoch))], ["adopted"])
     if done and camera.spec is not None:

@@ -261,7 +261,7 @@ class RayLauncher:
         nodes = [node["Resources"].get("CPU", 1.0) for node in self._nodes.values()]
         each = max(int(min(nodes, default=1.0)), 1)
         for name in sorted(self._given_back)[: max(machines - len(self._nodes) + len(self._given_back), 0)]:
-            self._given_back.discard(name)  # it is still there: use it again
+            self._given_back.discard(name)  # the engine is still there: use it again
         require("ray.autoscaler.sdk", extra="fleet").request_resources(bundles=[{"CPU": each}] * machines)
         return f"asked Ray's autoscaler for {machines} machines of {each} cores"
 

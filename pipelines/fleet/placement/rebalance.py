@@ -50,7 +50,7 @@ def relieve(
             if len(moves) >= most or room.loads()[at] <= limits.target:
                 break
             room.take(need, int(at), -1)
-            room.cpu[at], kept = 0.0, room.cpu[at]  # not back to where it came from
+            room.cpu[at], kept = 0.0, room.cpu[at]  # never move a camera back to where it came from
             found = place_in(room, [need], strict).owners.get(need.source_id)
             room.cpu[at] = kept
             if found is None:

@@ -62,7 +62,7 @@ class LeaseKeeper:
         if is_held(self._folder, CONTROLLER) or (lock := take(self._folder, LEASES)) is None:
             return False
         with lock:
-            if is_held(self._folder, CONTROLLER):  # it started between the two checks, and waits for this lock
+            if is_held(self._folder, CONTROLLER):  # a controller started in between, and waits for this lock
                 return False
             try:
                 self._keep(is_over)

@@ -149,7 +149,7 @@ class Project:
         label.parent.mkdir(parents=True, exist_ok=True)
         write_whole(label, text_from_boxes(boxes))
         if place != image:
-            os.replace(image, place)  # after its labels, because an image in a split always has labels
+            os.replace(image, place)  # after the labels, because an image in a split always has some
         return place
 
     def to_inbox(self, image: Path) -> Path:

@@ -24,4 +24,4 @@ def reference_of(model: Path, images: Path) -> Reference:
             image = read_picture(path)
             [found] = detector.detect([Frame(image)])
             frames.append(frame_facts(found, (image.shape[1], image.shape[0]), image))
-        return make_reference(frames, len(detector.class_names) + 1, detector.class_names)  # and one for all others
+        return make_reference(frames, len(detector.class_names) + 1, detector.class_names)  # and one for the rest

@@ -98,7 +98,7 @@ def _replace(
     file, canary = str(request.model.resolve()), list(before)
     ask({"command": "set", "key": f"models.{CANARY}", "value": {"model": file}})
     try:
-        wait_until_loaded(ask, CANARY, file, lambda: watch.catch_up(messages))  # it may have an earlier model
+        wait_until_loaded(ask, CANARY, file, lambda: watch.catch_up(messages))  # CANARY may be an earlier model
         _move(ask, dict.fromkeys(canary, CANARY))
         _wait_until_moved(ask, canary, lambda: watch.catch_up(messages))
         tell(f"{', '.join(canary)} use the new model; watching for {request.watch_s:g} s")

@@ -135,7 +135,7 @@ def _reshape(torch: Any, x: list[Any], a: dict[str, Any]) -> Any:
 
 
 def _acos(torch: Any, x: list[Any], a: dict[str, Any]) -> Any:
-    return x[0].clamp(-1 + 1e-6, 1 - 1e-6).acos()  # its slope is infinite at the ends
+    return x[0].clamp(-1 + 1e-6, 1 - 1e-6).acos()  # the slope is infinite at the ends
 
 
 OPERATORS: dict[str, Operator] = {

@@ -65,14 +65,14 @@ def _package(place: Path) -> Any:
     os.environ.update(SWITCHES, YOLO_CONFIG_DIR=str(place))
     package = require("ultralytics", extra="export")
     package.settings.update({"sync": False})
-    require("ultralytics.data.utils").check_font = lambda *given: None  # it would download a font for images
+    require("ultralytics.data.utils").check_font = lambda *given: None  # the original downloads a font for images
     return package
 
 
 def _model(package: Any, path: str) -> Any:
     try:
         model = package.YOLO(path)
-    except Exception as error:  # it raises many kinds of errors
+    except Exception as error:  # Ultralytics raises many kinds of errors
         raise ModelError(f"{path}: Ultralytics cannot load it ({type(error).__name__}: {error})") from error
     if model.task != "detect":
         raise ModelError(f"{path}: a model for {model.task}: expected a detector")

@@ -136,7 +136,7 @@ class Viewer:
             return
         head = film.head
         if head.init:
-            init = head.start, film.data  # the same bytes with another start: the camera was reconnected
+            init = head.start, film.data  # same bytes, another start: the camera has reconnected
             if self._last_init.get(source_id) == init:
                 return
             self._last_init[source_id] = init

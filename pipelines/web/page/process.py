@@ -21,7 +21,7 @@ from pipelines.web.access import ServerLimits, serve
 from pipelines.web.page.app import exposure_of, guarded_app
 from pipelines.web.page.settings import Settings
 
-NICE = 5  # the engine runs first: a page that is late harms nobody else
+NICE = 5  # the engine has priority: a late page affects no one else
 LIMITS = ServerLimits(connections=256, per_client=128, stop_s=1.0, message_bytes=16 * 1024)
 
 
