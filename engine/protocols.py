@@ -216,10 +216,9 @@ class Sink(Protocol):
     """An output. All calls come from one thread, between `open` and `close`.
 
     A sink with `blocking = False` never waits in `write`: it runs on the publishing thread, so that its output is as
-    fresh as possible. The others have their own thread and channel. Further members are optional, with
-    defaults in `SinkBase`: with `takes_packets = False` a sink receives only the states of sources, `use_stats` and
-    `use_leases` give it the figures and the leases of the run before it is opened, and `outputs` lists its files for
-    the summary.
+    fresh as possible. The others have their own thread and channel. `SinkBase` has defaults for optional
+    members: with `takes_packets = False` a sink receives only the states of sources, `use_stats` and `use_leases` give
+    it figures and leases of the run before it is opened, and `outputs` lists its files for the summary.
     """
 
     @property

@@ -61,7 +61,7 @@ def set_up_streams() -> None:
 def set_up_logging(verbosity: int, *, quiet: bool = False, as_json: bool = False) -> None:
     """Send log records to stderr: warnings by default, info with 1, debug with 2; only errors if `quiet`.
 
-    `as_json`: every line on stderr is one JSON object, also of progress and errors.
+    `as_json`: every line on stderr is one JSON object, including progress and errors.
     """
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG)
     level = logging.ERROR if quiet else level

@@ -82,7 +82,7 @@ class Demand:
     """The current subscriptions, and when the next image of each is due.
 
     Attributes:
-        films: sources whose video is subscribed to.
+        films: sources with a subscriber to their video.
     """
 
     def __init__(self) -> None:

@@ -58,7 +58,7 @@ def looked_at(uri: str, count: int, tile: str) -> list[Sample]:
 
 
 def summary(seen: list[Sample]) -> dict[str, Any]:
-    """Return the share that is right, and how far off the others are, in frames."""
+    """Return the share of samples that are right, and by how many frames the others are off."""
     wrong = [each for each in seen if not each.is_right]
     return {
         "samples": len(seen),

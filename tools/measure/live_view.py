@@ -171,7 +171,7 @@ def median_of_rounds(found: dict[str, list[Window]], kind: str, role: str) -> fl
 
 
 def used(window: Window, role: str) -> float:
-    """Return a role's share of a core, or that of both."""
+    """Return the share of a core that a role uses, or `both` together."""
     return sum(window.cpu.values()) if role == "both" else window.cpu[role]
 
 

@@ -1,7 +1,7 @@
 """Images of events: the frame that triggered each event, and the frame that shows its objects best.
 
 One thread uses it. Encoding is what costs, so the best frames wait as copies, within a limit of memory, until their
-event ends or they have been the best for 10 s; a frame that several events wait with is encoded once.
+event ends or they have been the best for 10 s; a frame that several events share is encoded once.
 """
 
 from __future__ import annotations

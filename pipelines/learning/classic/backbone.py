@@ -99,7 +99,7 @@ class Backbone:
 
 def _at_least(onnx: Any, model: Any, opset: int) -> Any:
     version = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    if version >= 13:  # the operators added here have not changed since
+    if version >= 13:  # later opsets do not change the operators added here
         return model
     converter = require("onnx.version_converter", extra="classic")
     return converter.convert_version(model, opset)

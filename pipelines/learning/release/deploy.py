@@ -186,7 +186,7 @@ def change_model(ask: Ask, file: str, model: str = DEFAULT_MODEL) -> None:
 
 def free_canary(ask: Ask) -> None:
     """Let the engine free the model that a deployment tried, once no source uses it."""
-    with suppress(ConfigError):  # an engine of an earlier version keeps it
+    with suppress(ConfigError):  # engines of earlier versions keep the model
         ask({"command": "set", "key": f"models.{CANARY}", "value": None})
 
 

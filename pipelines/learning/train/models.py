@@ -34,7 +34,7 @@ class Deimv2:
 
     def __init__(self, torch: Any, options: TrainOptions, class_names: Sequence[str]) -> None:
         torchvision(torch)
-        with contextlib.redirect_stdout(io.StringIO()):  # its models print a banner
+        with contextlib.redirect_stdout(io.StringIO()):  # the models of LibreYOLO print a banner
             self._nn = require("libreyolo.models.deimv2.nn", extra="train")
         self._torch, self._options = torch, options
         self._name = options.arch.removeprefix("deimv2-")
