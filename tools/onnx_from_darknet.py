@@ -135,9 +135,7 @@ def sections_from_cfg(text: str) -> list[Section]:
 
 
 def read_weights(path: Path) -> NDArray[np.float32]:
-    """Return (N,) float32, all numbers of a Darknet weights file after its header.
-
-    The header holds major, minor and revision as int32, and the number of images seen.
+    """Return (N,) float32, all numbers of a Darknet weights file after its header (version and images seen).
 
     Raises:
         ModelError: the file is too short, or is not a Darknet file.

@@ -30,7 +30,6 @@ from engine.detection.load import load_detector
 from engine.detection.model import ModelFacts
 from engine.video.read_image import read_image
 from tools.compare.compare_with_exporter import (
-    Reference,
     boxed,
     compare,
     noisy,
@@ -38,6 +37,7 @@ from tools.compare.compare_with_exporter import (
     their_input,
     threshold_between,
 )
+from tools.compare.exporter_reference import Reference
 
 IMAGENET = torch.tensor([0.485, 0.456, 0.406])[:, None, None], torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 
