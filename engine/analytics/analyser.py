@@ -146,6 +146,10 @@ class SceneAnalyser(AnalyserBase):
             else:
                 self._waiting.setdefault(source_id, []).extend(scene.change(zones, lines, rules))
 
+    def has(self, source_id: str) -> bool:
+        """Return whether a source has a scene, if only one without places."""
+        return source_id in self._scenes or source_id in self._wanted or self._prototype is not None
+
     def add(self, source_id: str, analytics: Analytics) -> None:
         """Add a scene for another source; call this before its first frame."""
         self._scenes.setdefault(source_id, analytics)

@@ -102,11 +102,13 @@ def change_scene(pipeline: Pipeline, scenes: Mapping[str, Analytics], known: Col
     lists = pipeline.analysers
     everyone = lists.get(ALL_SOURCES, ())
     for name, scene in scenes.items():
-        if name in known:
+        if analyser.has(name):  # also if its last place was removed since
             analyser.change(name, scene.zones, scene.lines, scene.rules)
         else:
             analyser.add(name, scene)
-            pipeline.set_analysers({name: [analyser, *lists.get(name, everyone)]})
+        listed = lists.get(name, everyone)
+        if analyser not in listed:
+            pipeline.set_analysers({name: [analyser, *listed]})
     for name in known:
         if name not in scenes:
             analyser.change(name, (), (), ())

@@ -314,6 +314,27 @@ def test_zones_may_be_drawn_on_a_camera_that_had_none() -> None:
         _wait(lambda: scene.summary()["gate"]["zones"]["yard"]["visits"] > 0)
 
 
+def test_places_count_again_after_the_last_one_was_removed() -> None:
+    camera = SCENE.replace("&count=60", "") + "&realtime=1"
+    config = _config(source={"uri": camera, "lines": {}}, **{"control.address": "ipc://unused"})
+    pipeline = build_pipeline(config, make_detector=lambda *_: PixelDetector())
+    with pipeline:
+        pipeline.start()
+        changes = Reconfigurer(pipeline, config)
+        scene = scene_of(pipeline)
+        assert scene is not None
+        for place in ("yard", "again"):
+            changes.set("sources.0.zones", {})
+            _wait(lambda: not scene.summary()["gate"]["zones"])
+            changes.set("sources.0.zones", {place: YARD})
+            _wait(lambda place=place: scene.summary()["gate"]["zones"].get(place, {}).get("visits", 0) > 0)
+        source = changes.config.sources[0].model_dump()
+        changes.remove("gate")
+        changes.add({**source, "zones": {"later": YARD}})
+        _wait(lambda: scene.summary()["gate"]["zones"].get("later", {}).get("visits", 0) > 0)
+        assert list(pipeline.analysers["gate"]) == [scene], "it must analyse each frame once"
+
+
 def _wait(condition: Any) -> None:
     deadline = time.monotonic() + 30
     while not condition():
