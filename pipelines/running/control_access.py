@@ -23,6 +23,9 @@ AUTO = "auto"
 TOKEN_BYTES = 32
 MAX_CARD_BYTES = 4096
 MAX_CARDS = 256
+MAX_PID_DIGITS = 10
+WORKER_VARIABLE = "FRAMEWIRE_WORKER_ADDRESS"
+"""Where a worker process answers its run, in its environment. It has no card: users control the run as a whole."""
 _PATTERN = "control-*.json"
 
 
@@ -134,10 +137,15 @@ def _cards() -> Iterator[ControlCard]:
 
 
 def _remove_old_cards(folder: Path) -> None:
-    """Remove the cards of killed runs."""
+    """Remove the cards of killed runs, and the sockets of runs that are over."""
     for path in sorted(folder.glob(_PATTERN))[:MAX_CARDS]:
         card = _read(path)
         if card is None or not _is_running(card.pid):
+            with suppress(OSError):
+                path.unlink()
+    for path in sorted(folder.glob("control-*.sock"))[:MAX_CARDS]:
+        pid = path.stem.removeprefix("control-")
+        if pid.isdecimal() and len(pid) < MAX_PID_DIGITS and not _is_running(int(pid)):
             with suppress(OSError):
                 path.unlink()
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -28,7 +29,7 @@ from engine.transport.curve import CurveServer
 from engine.transport.guard import SocketGuard
 from engine.transport.requests import RequestQueue
 from engine.transport.zap import TokenServer, refuse_old_protocols
-from pipelines.running.control_access import AUTO, automatic_address, leave_card, new_token
+from pipelines.running.control_access import AUTO, WORKER_VARIABLE, automatic_address, leave_card, new_token
 from pipelines.running.control_client import MAX_REQUEST_BYTES, ConflictError
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ class ControlSocket:
         self._laters: deque[tuple[bytes, Any, Later]] = deque()
         try:
             self.address = self._bind(address)
-            self._card = leave_card(self.address, token)
+            if self.address != os.environ.get(WORKER_VARIABLE):
+                self._card = leave_card(self.address, token)
         except (EngineError, OSError):
             self.close()
             raise

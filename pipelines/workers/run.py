@@ -31,7 +31,7 @@ from pipelines.config.models import Config
 from pipelines.exit_codes import EXIT_CONFIG, EXIT_DONE, EXIT_FAILED
 from pipelines.metrics.answering import METRICS_VARIABLE, bound_server
 from pipelines.metrics.server import MetricsServer
-from pipelines.running.control_access import AUTO, runtime_folder
+from pipelines.running.control_access import AUTO, WORKER_VARIABLE, runtime_folder
 from pipelines.running.detect_and_publish import Interrupt
 from pipelines.stream.proxy import Proxy
 from pipelines.workers.assignments import WorkersAssignments
@@ -45,7 +45,7 @@ from pipelines.workers.split import (
     stream_address,
     worker_configs,
 )
-from pipelines.workers.worker_process import ADDRESS_VARIABLE, COUNT_VARIABLE, LOG_LEVEL_VARIABLE
+from pipelines.workers.worker_process import COUNT_VARIABLE, LOG_LEVEL_VARIABLE
 
 logger = logging.getLogger(__name__)
 MODULE = "pipelines.workers.worker_process"
@@ -207,7 +207,7 @@ def _start(number: int, count: int, config: Config, folder: str) -> Worker:
     os.write(config_fd, config.model_dump_json(exclude_unset=True).encode())
     os.lseek(config_fd, 0, os.SEEK_SET)
     os.environ[COUNT_VARIABLE] = str(count)
-    os.environ[ADDRESS_VARIABLE] = control_address(folder, number)
+    os.environ[WORKER_VARIABLE] = control_address(folder, number)
     os.environ[LOG_LEVEL_VARIABLE] = str(logging.getLogger().getEffectiveLevel())
     try:
         return Worker(number, Child(MODULE, config_fd, report_fd, name=f"worker {number + 1}"), report_fd)

@@ -27,6 +27,7 @@ from pipelines.config.models import Config
 from pipelines.exit_codes import EXIT_CONFIG
 from pipelines.metrics.engine_health import EngineHealth
 from pipelines.running.control import ControlServer
+from pipelines.running.control_access import WORKER_VARIABLE
 from pipelines.running.control_socket import Command
 from pipelines.running.detect_and_publish import Interrupt, recordings_of, run_to_the_end, summary
 from pipelines.running.plan_rebuild import PlanRebuild
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 MAX_MESSAGE_BYTES = 60_000
 LOG_LEVEL_VARIABLE = "FRAMEWIRE_WORKER_LOG"
 COUNT_VARIABLE = "FRAMEWIRE_WORKER_COUNT"
-ADDRESS_VARIABLE = "FRAMEWIRE_WORKER_ADDRESS"
-"""The address where the parent engine reaches the worker, even if users may not control it."""
 
 
 def main() -> None:
@@ -55,7 +54,7 @@ def main() -> None:
             tree = json.loads(file.read())
         try:
             report = _run(
-                validated(tree, "worker", environment=False), connection, interrupt, os.environ[ADDRESS_VARIABLE]
+                validated(tree, "worker", environment=False), connection, interrupt, os.environ[WORKER_VARIABLE]
             )
         except EngineError as error:
             report = WorkerReport(NO_STATS, {}, EXIT_CONFIG, str(error))

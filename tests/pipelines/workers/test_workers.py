@@ -161,6 +161,7 @@ def test_one_control_socket_reaches_all_workers_and_ctrl_c_ends_them(tmp_path: P
             status = _status(control)
             assert set(status["sources"]) == {"c1", "c2", "c3", "c4"}
             assert status["workers"] == 2
+            assert len(list((tmp_path / "run").rglob("control-*.json"))) == 1, "ctl would not know which run is meant"
             ask(control, {"command": "pause", "source_id": "c2"}, PATIENCE_S)
             ask(control, {"command": "add", "source": {"uri": f"synthetic://?{scene}", "source_id": "c5"}}, PATIENCE_S)
             ask(control, {"command": "remove", "source_id": "c1"}, PATIENCE_S)
