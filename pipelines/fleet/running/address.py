@@ -30,8 +30,8 @@ def running_fleet(name: str | None) -> str:
         return address_of(chosen)
     if name is None and names:
         raise ConfigError(f"several fleets run here: give --name, one of: {', '.join(names)}")
-    running = f"those that do: {', '.join(names)}" if names else "start it with framewire fleet up"
-    raise ConfigError(f"no fleet {chosen} runs here: {running}, or give --to")
+    running = f"those that do: {', '.join(names)}" if names else "start one with framewire fleet up"
+    raise ConfigError(f"no fleet{f' {name}' if name else ''} runs here: {running}, or give --to")
 
 
 def _is_open(file: Path) -> bool:

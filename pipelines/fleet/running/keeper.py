@@ -24,7 +24,7 @@ from pipelines.fleet.launching.state import processes_folder, state_folder
 from pipelines.fleet.ledger.records import LedgerError
 from pipelines.fleet.opening import open_ledger, open_links
 from pipelines.fleet.placement.facts import Machine
-from pipelines.fleet.running.locks import CONTROLLER, LEASES, is_held, take
+from pipelines.fleet.running.locks import CONTROLLER, LEASES, NEXT, is_held, take
 from pipelines.running.control_links import ControlLinks
 
 logger = logging.getLogger(__name__)
@@ -62,8 +62,6 @@ class LeaseKeeper:
         if is_held(self._folder, CONTROLLER) or (lock := take(self._folder, LEASES)) is None:
             return False
         with lock:
-            if is_held(self._folder, CONTROLLER):  # a controller started in between, and waits for this lock
-                return False
             try:
                 self._keep(is_over)
             except LedgerError as error:
@@ -80,7 +78,7 @@ class LeaseKeeper:
             controller = Controller(ledger, links, self._clock, self._config.options())
             logger.warning("the controller is away: its leases are renewed, and cameras stay where they are")
             known: dict[str, str] = {}
-            while not is_over() and not is_held(self._folder, CONTROLLER):
+            while not is_over() and not is_held(self._folder, NEXT):  # a controller that starts may take long
                 known = self._connect(controller, links, known)
                 controller.renew()
                 links.wait(TURN_S)

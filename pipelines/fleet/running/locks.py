@@ -5,14 +5,15 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import IO
 
 from engine.clock import NS_PER_S, Clock, pause
 from engine.errors import ConfigError
 
-CONTROLLER, LEASES = "controller.lock", "leases.lock"
+CONTROLLER, LEASES, NEXT = "controller.lock", "leases.lock", "next.lock"
+"""Of the controller, of the process that renews leases, and of a controller that waits to be that process."""
 AGAIN_S = 0.02
 PROBE_S, HAND_OVER_S = 0.5, 3.0
 
@@ -52,10 +53,11 @@ def take_controller(folder: Path, clock: Clock) -> IO[str]:
 
 def take_leases(folder: Path, clock: Clock, end_keeper: Callable[[], None]) -> IO[str]:
     """Return the lock for renewing leases; a keeper that does not release it is killed. Raises `ConfigError`."""
-    file = _waited_for(folder, LEASES, clock, HAND_OVER_S)
-    if file is None:
-        end_keeper()
+    with _waited_for(folder, NEXT, clock, PROBE_S) or nullcontext():  # the keeper may be testing it
         file = _waited_for(folder, LEASES, clock, HAND_OVER_S)
+        if file is None:
+            end_keeper()
+            file = _waited_for(folder, LEASES, clock, HAND_OVER_S)
     if file is None:
         raise ConfigError(
             f"{folder / LEASES} is held by another process: end the fleet's keeper (framewire fleet keep)"

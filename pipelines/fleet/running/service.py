@@ -12,13 +12,13 @@ from engine.errors import ConfigError, EngineError
 from pipelines.fleet.config import FleetConfig
 from pipelines.fleet.control.controller import Controller
 from pipelines.fleet.control.scaling import Scaler
-from pipelines.fleet.launching.launcher import Joined
+from pipelines.fleet.launching.launcher import Ended, Joined
 from pipelines.fleet.launching.state import processes_folder, state_folder
 from pipelines.fleet.ledger.records import Assignment, LedgerError
 from pipelines.fleet.opening import open_launcher, open_ledger, open_links
 from pipelines.fleet.running.address import address_of
-from pipelines.fleet.running.keeper import Keeper, write_engines
-from pipelines.fleet.running.locks import take_controller, take_leases
+from pipelines.fleet.running.keeper import Keeper, read_engines, write_engines
+from pipelines.fleet.running.locks import LEASES, is_held, take_controller, take_leases
 from pipelines.fleet.running.roll import MODEL, Roll
 from pipelines.running.control_client import ask
 from pipelines.running.control_socket import ControlSocket, given
@@ -29,6 +29,7 @@ FAILED_S = 0.5
 POLL_S = 0.2
 WANT_S = 30.0
 ASK_S = 30.0
+FIND_S = 15
 SOON_S = 2.0
 """For the controller's own thread, which also renews leases."""
 
@@ -52,6 +53,7 @@ class FleetService:
             self.links = open_links(config, clock)
             opened.callback(self.links.close)
             self.launcher = open_launcher(config, clock)
+            self._news = self._found_again()
             opened.enter_context(take_leases(self._folder, clock, self._keeper.end))
             self.ledger = open_ledger(config)
             opened.callback(self.ledger.close)
@@ -79,6 +81,18 @@ class FleetService:
             self.control = ControlSocket(control_address(config), commands)
             opened.callback(self.control.close)
             self._opened = opened.pop_all()
+
+    def _found_again(self) -> list[Joined | Ended]:
+        """Wait until the launcher has found the engines that run; until then, the keeper renews their leases."""
+        missing, news = set(read_engines(self._folder)), list[Joined | Ended]()
+        until_ns = self._clock.monotonic_ns() + FIND_S * NS_PER_S
+        while missing and is_held(self._folder, LEASES) and self._clock.monotonic_ns() < until_ns:
+            for each in self.launcher.poll():
+                news.append(each)
+                if isinstance(each, Ended) or each.address:
+                    missing.discard(each.engine_id if isinstance(each, Ended) else each.machine.engine_id)
+            pause(TURN_S)
+        return news
 
     def opening_line(self) -> str:
         """Return what runs, where to read it, and where logs are."""
@@ -128,7 +142,8 @@ class FleetService:
         self.launcher.set_model(model)
 
     def _poll_launcher(self) -> None:
-        for news in self.launcher.poll():
+        early, self._news = self._news, []
+        for news in [*early, *self.launcher.poll()]:
             if isinstance(news, Joined) and not news.address:
                 self.controller.join(news.machine)
             elif isinstance(news, Joined):

@@ -40,9 +40,14 @@ def ray_cluster(nodes: Sequence[str]) -> Iterator[str]:
             subprocess.run(command, check=True, timeout=START_S, env=os.environ | QUICK, stdout=subprocess.DEVNULL)
         yield address
     finally:
-        for pid in _processes_of(str(folder)):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        kill_processes_of(str(folder))
+
+
+def kill_processes_of(word: str) -> None:
+    """Kill the processes in whose command line this occurs, such as the folder of a cluster."""
+    for pid in _processes_of(word):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def node_processes(engine_pid: int) -> list[int]:

@@ -93,7 +93,7 @@ def test_a_fleet_that_does_not_run_is_named(tmp_path: Path) -> None:
 
 def test_the_only_fleet_needs_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(address, "runtime_folder", lambda: tmp_path)
-    with pytest.raises(ConfigError, match="no fleet fleet runs here: start it with framewire fleet up"):
+    with pytest.raises(ConfigError, match="no fleet runs here: start one with framewire fleet up"):
         running_fleet(None)
     sockets = []
     for name in ("site", "yard", "killed"):

@@ -73,10 +73,11 @@ def test_leases_go_on_while_the_controller_is_away_and_a_new_one_takes_over(
     assert server.engine.publishing() == epochs
 
     ended: list[bool] = []
-    with (
-        take_controller(folder, SYSTEM_CLOCK),
-        take_leases(folder, SYSTEM_CLOCK, lambda: ended.append(True)),
-    ):
+    with take_controller(folder, SYSTEM_CLOCK):
+        then = {name: server.until_ns(name) for name in epochs}
+        wait_for(lambda: all(server.until_ns(name) > then[name] for name in epochs))  # it may take long to find them
+        leases = take_leases(folder, SYSTEM_CLOCK, lambda: ended.append(True))
+    with take_controller(folder, SYSTEM_CLOCK), leases:
         assert not ended  # the keeper gave it back by itself
         then = {name: server.until_ns(name) for name in epochs}
         time.sleep(0.3)
