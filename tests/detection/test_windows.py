@@ -14,10 +14,12 @@ from engine.backends.select import why_not
 from engine.boxes import iou_matrix
 from engine.data import Frame
 from engine.detection.detector import ModelDetector
+from engine.detection.input_size.windows import STRIDES_WH
 from engine.detection.load import load_detector
 from engine.detection.tiles import TiledDetector
 from engine.errors import ConfigError
 from engine.flow.attention.attention import DetectsInWindows
+from engine.flow.attention.cover import Grid, cover
 from engine.flow.attention.geometry import in_model, is_inside
 from tests.detection.test_shapes import save_cells
 
@@ -125,6 +127,16 @@ def test_a_model_that_keeps_its_size_says_so_once(frame: Frame, caplog: pytest.L
 def test_a_model_smaller_than_any_window_has_none(tmp_path: Path, frame: Frame) -> None:
     with load_detector(save_cells(tmp_path / "m.onnx"), backend="onnxruntime", size="auto") as opened:
         assert opened.window_grid(frame, wait=True) is None
+
+
+@pytest.mark.parametrize("place", [(7, 12), (8, 11), (12, 7), (11, 8)], ids=str)
+def test_what_is_high_gets_no_larger_a_window_than_what_is_wide(place: tuple[int, int]) -> None:
+    """A person who is as tall as the frame is half as wide."""
+    grid = Grid.of((640, 384), 32, [(32 * w, 32 * h) for w, h in STRIDES_WH])
+    needed = grid.nothing()
+    needed[: place[1], 2 : 2 + place[0]] = 1
+    [(left, top, right, bottom)] = cover(needed, grid) or [(0, 0, 640, 384)]
+    assert (right - left) * (bottom - top) <= 32 * 32 * 8 * 12
 
 
 def test_tiles_have_no_windows(detector: ModelDetector) -> None:

@@ -28,7 +28,7 @@ from engine.flow.attention.geometry import Window
 from engine.flow.attention.known import Found
 
 logger = logging.getLogger(__name__)
-STRIDES_WH = ((6, 6), (10, 6), (6, 10), (8, 8), (10, 10), (12, 8), (14, 12), (20, 8))
+STRIDES_WH = ((6, 6), (10, 6), (6, 10), (8, 8), (12, 8), (8, 12), (10, 10), (14, 12))
 """Sizes of windows in strides of the model, smallest first; each takes about 38 MB."""
 WEAK = 0.1
 """Score from which the place of a box below the threshold is looked at again."""

@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.flow.attention.geometry import Placement, Window
+from engine.flow.attention.small import small_copy
 
 CELL = 4
 """Pixels of the model's frame per cell of the small copy."""
-ROWS_PER_CELL = 2
-"""Rows that are averaged per row of the small copy: reading all of them takes five times as long at 1080p."""
 NOISE_FACTOR, MAX_DIFFERENCE = 5.0, 24.0
 """A cell must change by more than this many deviations of the noise, but flicker must not make the camera blind."""
 LIGHT_SHARE, LIGHT_RATIO = 0.3, (0.93, 1.08)
@@ -107,12 +106,9 @@ class ChangeMap:
         """Return a grey copy with one pixel per cell of the model's frame."""
         (width, height), (left, top) = self._placement.inner_wh, self._placement.pad_xy
         size_wh = max(width // CELL, 1), max(height // CELL, 1)
-        rows = image[:: max(1, image.shape[0] // size_wh[1] // ROWS_PER_CELL)]
-        small = cv2.resize(rows, size_wh, interpolation=cv2.INTER_AREA)
-        small = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY) if image.ndim == 3 else small
         copy = np.zeros(self._shape, np.uint8)
         top, left = top // CELL, left // CELL
-        copy[top : top + size_wh[1], left : left + size_wh[0]] = cv2.blur(small, (3, 3))
+        copy[top : top + size_wh[1], left : left + size_wh[0]] = small_copy(image, size_wh)
         return copy
 
 
