@@ -4,7 +4,8 @@ usage: python tools/bench_peers.py --clip CLIP --model X_openvino_model --peer-p
 
 `--peer-python` is a Python with ultralytics, torch and torchvision. Each round runs the bare backend, our pipeline and
 `YOLO(model).track(clip, stream=True)` (ByteTrack, nothing drawn or saved) in sequence, each in a new process, so that
-other load on the machine affects all of them. Prints one JSON object with every round and the ratios of the medians.
+other load on the machine affects all of them. Prints one JSON object with every round and the ratios of the medians:
+of frames per second, and of the CPU time per frame, which other load changes less.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ frames, started = 0, None
 for result in model.track(sys.argv[1], stream=True, tracker="bytetrack.yaml", verbose=False, conf=0.25):
     frames += 1
     if frames == 20:  # the first frames load and warm up
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
 print(json.dumps({"fps": (frames - 20) / (time.perf_counter() - started), "frames": frames,
+                  "cpu_ms": 1e3 * (time.process_time() - cpu) / (frames - 20),
                   "max_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
 """
 OURS = "from pipelines.cli import main; main()"
@@ -58,8 +60,10 @@ def _round(args: argparse.Namespace) -> dict[str, float]:
         "raw_fps": ours["raw_fps"],
         "framewire_fps": ours["pipeline_fps"],
         "framewire_to_raw": ours["ratio"],
+        "framewire_cpu_ms": ours["cpu_ms_per_frame"],
         "framewire_rss_mb": ours["max_rss_mb"],
         "ultralytics_fps": round(peer["fps"], 2),
+        "ultralytics_cpu_ms": round(peer["cpu_ms"], 2),
         "ultralytics_rss_mb": round(peer["max_rss_mb"], 1),
     }
 
@@ -73,7 +77,8 @@ def main() -> int:
         print(json.dumps(rounds[-1]), file=sys.stderr)
     median = {key: round(statistics.median(row[key] for row in rounds), 3) for key in rounds[0]}
     ratio = round(median["framewire_fps"] / median["ultralytics_fps"], 3)
-    print(json.dumps({"rounds": rounds, "median": median, "framewire_to_ultralytics": ratio}))
+    cpu = round(median["ultralytics_cpu_ms"] / median["framewire_cpu_ms"], 3)
+    print(json.dumps({"rounds": rounds, "median": median, "framewire_to_ultralytics": ratio, "cpu_ratio": cpu}))
     return 0
 
 

@@ -88,6 +88,22 @@ class ClassScores:
         return rows - self.count + 2
 
 
+@runtime_checkable
+class BuildsFirst(Protocol):
+    """A backend that builds what it runs from a model, for minutes, and keeps it, as TensorRT its plans."""
+
+    def missing_plan(self) -> MissingBuild | None:
+        """Return what `open` would build first; None if it has been built before."""
+
+
+class MissingBuild(Protocol):
+    """What must be built before a model can run."""
+
+    @property
+    def command(self) -> str:
+        """The command that builds it."""
+
+
 @dataclass(frozen=True, slots=True)
 class BackendOptions:
     """How to run a model.

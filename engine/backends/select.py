@@ -34,6 +34,7 @@ class BackendEntry:
         reason: why `auto` prefers it to the rows below it.
         resize: `module:function`, called with the path and a `SizeChange`; raises `FixedSizeError` if the graph cannot
             take that. None: the backend runs a model at one size only.
+        has_windows: whether it also runs on windows of a frame, which pays where the cost of an inference is its area.
     """
 
     target: str
@@ -43,6 +44,7 @@ class BackendEntry:
     probe: str | None = None
     reason: str = ""
     resize: str | None = None
+    has_windows: bool = True
 
 
 REMOTE = "kserve"
@@ -55,6 +57,8 @@ BACKENDS: Mapping[str, BackendEntry] = MappingProxyType(
             install=f"{install('tensorrt')} (CUDA toolkit) or {install('rtx')} on a machine with an NVIDIA GPU",
             probe="engine.backends.tensorrt.backend:why_not",
             reason="the fastest on an NVIDIA GPU",
+            resize="engine.backends.onnx_resize:resized_onnx",  # a plan per size is built from that
+            has_windows=False,
         ),
         "openvino": BackendEntry(
             target="engine.backends.openvino:OpenVinoBackend",
@@ -191,11 +195,17 @@ def can_resize(name: str) -> bool:
     return _entry(name).resize is not None
 
 
+def has_windows(name: str) -> bool:
+    """Return whether a backend can, and should, run models on windows of a frame."""
+    entry = _entry(name)
+    return entry.resize is not None and entry.has_windows
+
+
 def why_not_size(name: str, path: Path, change: SizeChange) -> str | None:
     """Return why a backend that is usable here cannot run a model of fixed size at another one, or None if it can."""
     resize = _entry(name).resize
     if resize is None:
-        return "builds a plan for one size"
+        return "runs a model at one size"
     try:
         cast(Callable[[Path, SizeChange], object], require_attribute(resize))(path, change)
     except (FixedSizeError, MissingDependencyError) as error:

@@ -53,7 +53,6 @@ class ModelDetector:
         backend_reason: why this backend was chosen, in one line for the summary.
         sizes: chooses the size at which each frame runs; None runs all at the size of `facts`.
         fallback: provides the model on another backend if one does not open; None makes `open` fail instead.
-        check: examines the opened detector and raises `ModelError` if it must not be used.
         try_first: begins to load the model on a backend, by name, in another process; None: load it here at once.
     """
 
@@ -70,7 +69,6 @@ class ModelDetector:
         backend_reason: str = "",
         sizes: Sizes | None = None,
         fallback: Fallback | None = None,
-        check: Callable[[ModelDetector], None] | None = None,
         try_first: MakeTrial | None = None,
     ) -> None:
         _check_unit("score_threshold", score_threshold)
@@ -80,7 +78,6 @@ class ModelDetector:
         self.iou_threshold = iou_threshold
         self.max_batch = facts.batch or max_batch
         self.backend_reason = backend_reason
-        self._check = check
         self._wanted = _class_mask(facts.class_names, classes)
         if sizes is None:
             if backend is None:
@@ -220,8 +217,6 @@ class ModelDetector:
         self._pass_trial()
         self._sizes.open()
         self._is_open = True
-        if self._check is not None:
-            self._check(self)
 
     def submit(self, frames: Sequence[Frame]) -> PendingBatch:
         """Start the detection of 1 to `max_batch` frames.

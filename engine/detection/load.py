@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from engine.assets import demo_model
-from engine.backends.base import BackendOptions, Performance
+from engine.backends.base import BackendOptions, BuildsFirst, Performance
 from engine.backends.choose_device import backend_of_device
 from engine.backends.files.plan import PlanFile
-from engine.backends.select import REMOTE, can_resize, create_backend, select_backend
+from engine.backends.select import REMOTE, can_resize, create_backend, has_windows, select_backend
 from engine.backends.trial import Trial
 from engine.data import Detections, Frame
 from engine.detection.detector import ModelDetector
 from engine.detection.feeding import LetterboxOn
 from engine.detection.heads.family import Color
-from engine.detection.input_size.shapes import is_size_open
+from engine.detection.input_size.shapes import at_size, is_size_open
 from engine.detection.input_size.sized import SizedModel
-from engine.detection.input_size.sizes import ByAspect, OneSize, Sizes, Waits, all_wait
+from engine.detection.input_size.sizes import ByAspect, MakeSized, OneSize, Sizes, Waits, all_wait
 from engine.detection.input_size.windows import WindowModels, WithWindows
 from engine.detection.letterbox import Anchor
 from engine.detection.model import ModelFacts, inspect_model
 from engine.detection.plan_check import check_plan
-from engine.errors import ConfigError, MissingDependencyError
+from engine.errors import ConfigError, EngineError, MissingDependencyError
 
 DEMO = "demo"
 
@@ -119,46 +119,79 @@ def load_detector(
         deadline_ms=deadline_ms,
     )
 
-    sizes_on = partial(_sizes_on, facts, options, letterbox_on, (expected_wh, waits) if size == "auto" else None)
+    score = facts.usual_score if score_threshold is None else score_threshold
+    iou = facts.family.iou_threshold if iou_threshold is None else iou_threshold
+    build = _Build(facts, options, letterbox_on, partial(_check_plan, facts.path, told, score, iou))
+    sizes_on = partial(_sizes_on, build, (expected_wh, waits) if size == "auto" else None)
     return ModelDetector(
         facts,
         sizes=sizes_on(chosen),
-        score_threshold=facts.usual_score if score_threshold is None else score_threshold,
-        iou_threshold=facts.family.iou_threshold if iou_threshold is None else iou_threshold,
+        score_threshold=score,
+        iou_threshold=iou,
         classes=None if classes is None else class_ids(classes, facts.class_names),
         max_batch=max_batch,
         backend_reason=reason,
         fallback=_Fallback(facts.path, sizes_on) if wanted == "auto" else None,
         try_first=partial(_trial, facts, options) if try_first and chosen != REMOTE else None,
-        check=partial(_check_plan, facts.path, {**told, "classes": classes}) if chosen == "tensorrt" else None,
     )
 
 
-def _sizes_on(
-    facts: ModelFacts,
-    options: BackendOptions,
-    letterbox_on: LetterboxOn,
-    when_auto: tuple[Sequence[tuple[int, int]], Waits] | None,
-    backend: str,
-) -> Sizes:
+@dataclass(frozen=True, slots=True)
+class _Build:
+    """What a model is made with at any size.
+
+    Attributes:
+        facts: the model at the size that it was exported for.
+        options: of its backend.
+        letterbox_on: as `load_detector`.
+        check: compares a plan with its model.
+    """
+
+    facts: ModelFacts
+    options: BackendOptions
+    letterbox_on: LetterboxOn
+    check: Callable[[SizedModel], None]
+
+    def sized(self, backend: str, facts: ModelFacts, depth: int | None) -> SizedModel:
+        """Return the model at the size of `facts` on a backend, not yet loaded."""
+        options = _options_at(facts, self.options, depth)
+        check = self.check if backend == "tensorrt" else None
+        made = create_backend(backend, facts.path, options)
+        return SizedModel(facts, made, options.max_batch, self.letterbox_on, check)
+
+
+def _options_at(facts: ModelFacts, options: BackendOptions, depth: int | None) -> BackendOptions:
+    """Return the options of a backend for the model at one size."""
+    scores = facts.head().class_scores
+    return replace(options, image=facts.image, class_scores=scores, depth=options.depth or depth)
+
+
+def _sizes_on(build: _Build, when_auto: tuple[Sequence[tuple[int, int]], Waits] | None, backend: str) -> Sizes:
     """Return the input sizes of a model on a backend: one, or, with `when_auto`, one per aspect of the frames.
 
-    Where the backend can change the size, windows can be cut from the frames.
+    Where a smaller size costs less, windows can be cut from the frames.
     """
-    make_sized = partial(_sized, backend, options, letterbox_on)
-    if not can_resize(backend):
-        return OneSize(make_sized(facts, None))
-    whole = ByAspect(facts, make_sized, *when_auto) if when_auto is not None else OneSize(make_sized(facts, None))
-    of_windows = partial(_sized, backend, replace(options, depth=None), letterbox_on)
-    return WithWindows(whole, WindowModels(facts, of_windows))
+    facts, make_sized = build.facts, partial(build.sized, backend)
+    is_plan = facts.file.format == "plan"
+    if when_auto is None or is_plan or not can_resize(backend):
+        whole: Sizes = OneSize(make_sized(facts, None))
+    else:
+        first = None if has_windows(backend) else partial(_why_not_built, make_sized, facts)
+        whole = ByAspect(facts, make_sized, *when_auto, why_not_built=first)
+    if is_plan or not has_windows(backend):
+        return whole
+    of_windows = replace(build, options=replace(build.options, depth=None))
+    return WithWindows(whole, WindowModels(facts, partial(of_windows.sized, backend)))
 
 
-def _sized(
-    backend: str, options: BackendOptions, letterbox_on: LetterboxOn, facts: ModelFacts, depth: int | None
-) -> SizedModel:
-    """Return the model at one size, not yet loaded."""
-    options = replace(options, image=facts.image, class_scores=facts.head().class_scores, depth=options.depth or depth)
-    return SizedModel(facts, create_backend(backend, facts.path, options), options.max_batch, letterbox_on)
+def _why_not_built(make_sized: MakeSized, facts: ModelFacts, size_hw: tuple[int, int]) -> str | None:
+    """Return why a model must be built before it is loaded at a size, with the command for it, or None."""
+    try:
+        backend = make_sized(at_size(facts, size_hw), None).backend
+        missing = backend.missing_plan() if isinstance(backend, BuildsFirst) else None
+    except EngineError as error:  # it is raised again where the size is loaded
+        return str(error)
+    return None if missing is None else f'build it with "{missing.command}"'
 
 
 def _trial(facts: ModelFacts, options: BackendOptions, backend: str) -> Trial:
@@ -166,24 +199,34 @@ def _trial(facts: ModelFacts, options: BackendOptions, backend: str) -> Trial:
     return Trial(backend, facts.path, replace(options, image=facts.image, class_scores=facts.head().class_scores))
 
 
-def _check_plan(path: Path, told: Mapping[str, Any], detector: ModelDetector) -> None:
+def _check_plan(path: Path, told: Mapping[str, Any], score: float, iou: float, sized: SizedModel) -> None:
     """Compare a TensorRT plan with its ONNX model when the plan is opened for the first time."""
-    file = getattr(detector.inference, "plan_file", None)
+    file = getattr(sized.backend, "plan_file", None)
     if not isinstance(file, PlanFile) or file.facts is None:
         return
     model = path if path.suffix.lower() == ".onnx" else file.path.with_name(Path(file.facts.model).name)
 
     def run_model(frames: Sequence[Frame]) -> list[Detections]:
-        with load_detector(
-            model,
-            backend="onnxruntime",
-            score_threshold=detector.score_threshold,
-            iou_threshold=detector.iou_threshold,
-            **{**told, "size": detector.facts.size_hw},
-        ) as reference:
+        own, facts = _facts_at(model, told, sized.facts.size_hw)
+        exported_hw = None if is_size_open(own) else own.size_hw
+        options = _options_at(facts, BackendOptions(exported_hw=exported_hw), None)
+        backend = create_backend("onnxruntime", facts.path, options)
+        with ModelDetector(facts, backend, score_threshold=score, iou_threshold=iou) as reference:
             return reference.detect(frames)
 
-    check_plan(file, detector.detect, run_model, detector.score_threshold)
+    plan = ModelDetector(
+        sized.facts, sizes=OneSize(sized), max_batch=sized.max_batch, score_threshold=score, iou_threshold=iou
+    )
+    check_plan(file, plan.detect, run_model, score)
+
+
+def _facts_at(path: Path, told: Mapping[str, Any], size_hw: tuple[int, int]) -> tuple[ModelFacts, ModelFacts]:
+    """Return the facts of a model at its own size, and with its graph changed to another one."""
+    try:
+        own = inspect_model(path, **{**told, "size": size_hw})
+    except ConfigError:  # its size is fixed
+        own = inspect_model(path, **{**told, "size": None})
+    return own, at_size(own, size_hw)
 
 
 class _Fallback:

@@ -14,7 +14,9 @@ from engine.backends.tensorrt.api import LIBRARIES, Library
 from engine.backends.tensorrt.build_plan import BuildOptions, Prepare, Report, build_plan, parse_batch
 from engine.backends.tensorrt.network import usual_precision
 from engine.backends.tensorrt.plan_cache import cache_for
+from engine.backends.tensorrt.plan_size import fixed_size
 from engine.backends.tensorrt.precision import PRECISIONS
+from engine.detection.input_size.shapes import at_size, largest_stride
 from engine.detection.model import image_size, inspect_model
 from engine.errors import ConfigError
 from pipelines.models.accuracy_gate import allowed_loss, check_loss, images_id, prepare_int8
@@ -29,7 +31,7 @@ class BuildRequest:
         output: the plan file to write; None: in the cache.
         precision: `fp16`, `fp32` or `int8`; None: FP16, or unchanged if the model is already quantised.
         batch: `N`, `MIN:MAX` or `MIN:OPTIMAL:MAX`.
-        size: rows and columns, for models that leave them open.
+        size: rows and columns: for models that leave them open, or a part of the frame of one that does not.
         workspace_mib: GPU memory for building.
         dla: core of a Jetson's deep learning accelerator.
         images: folder of images for `int8`.
@@ -111,11 +113,39 @@ def _options(request: BuildRequest, file: ModelFile) -> BuildOptions:
     return BuildOptions(
         precision=precision,
         batch=parse_batch(request.batch),
-        size_hw=image_size(file, request.size),
+        size_hw=_size_hw(request, file),
         workspace_mib=request.workspace_mib,
         dla_core=request.dla,
         calibration_id=_calibration_id(request),
     )
+
+
+def _size_hw(request: BuildRequest, file: ModelFile) -> tuple[int, int]:
+    """Return rows and columns of the plan's images; a model of fixed size can be built for parts of its frame."""
+    own_hw = fixed_size(file)
+    size_hw = (request.size, request.size) if isinstance(request.size, int) else request.size
+    if own_hw is None or size_hw in (None, own_hw):
+        return image_size(file, request.size)
+    facts = inspect_model(request.model, **request.given)
+    step = largest_stride(facts)
+    if any(side % step or not 0 < side <= own for side, own in zip(size_hw, own_hw, strict=True)):
+        raise ConfigError(
+            f"{file.path}: size {size_hw[0]}x{size_hw[1]}: expected rows and columns in multiples of {step}, "
+            f"at most {own_hw[0]}x{own_hw[1]}"
+        )
+    return at_size(facts, size_hw).size_hw
+
+
+def parse_size(text: str) -> int | tuple[int, int]:
+    """Return the size of `SIDE` or `ROWSxCOLUMNS`. Raises `ConfigError`.
+
+    >>> parse_size("640"), parse_size("384x640")
+    (640, (384, 640))
+    """
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise ConfigError(f'size "{text}": expected SIDE, as 640, or ROWSxCOLUMNS, as 384x640')
+    return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
 
 
 def _calibration_id(request: BuildRequest) -> str:
@@ -136,7 +166,8 @@ def _check_again(plan: PlanFile, request: BuildRequest) -> None:
 def _prepare(request: BuildRequest) -> Prepare:
     if request.images is None:
         raise ConfigError("INT8 needs about 200 images like those that the model will see: use --images FOLDER")
-    facts = inspect_model(request.model, **{**request.given, "size": request.size})
+    size = request.size if fixed_size(read_model_file(request.model)) is None else None
+    facts = inspect_model(request.model, **{**request.given, "size": size})
     images, labels = Path(request.images), Path(request.labels) if request.labels else None
     return lambda: prepare_int8(facts, images, request.max_loss, labels, request.given)
 

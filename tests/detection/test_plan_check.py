@@ -120,22 +120,20 @@ def test_a_detector_on_the_fake_gpu_is_held_to_its_own_model(tmp_path: Path, shi
     model = tmp_path / demo_model().name
     model.write_bytes(demo_model().read_bytes())
 
-    def check(detector) -> None:
-        file = detector.inference.plan_file
-        own = replace(file, facts=replace(file.facts, model=model.name))
-        detector.inference.plan_file = own
+    def check(sized) -> None:
+        file = sized.backend.plan_file
+        sized.backend.plan_file = replace(file, facts=replace(file.facts, model=model.name))
         if shift:
-            found = detector.detect
-            detector.detect = lambda frames: [
-                Detections(one.xyxy + np.float32(shift), one.score, one.class_id) for one in found(frames)
+            decode = sized.decode
+            sized.decode = lambda *arguments: [
+                Detections(one.xyxy + np.float32(shift), one.score, one.class_id) for one in decode(*arguments)
             ]
-        _check_plan(file.path, {}, detector)
+        _check_plan(file.path, {}, 0.25, 0.6, sized)
 
     detector = gpu_detector(model, tmp_path, max_batch=1, check=check)
     if shift:
         with pytest.raises(ModelError, match="boxes that its model finds"):
             detector.open()
-        assert detector.inference.plan_file is not None
     else:
         detector.open()
         verdict = json.loads((tmp_path / f"{model.stem}.plan.check.json").read_text())
@@ -145,4 +143,4 @@ def test_a_detector_on_the_fake_gpu_is_held_to_its_own_model(tmp_path: Path, shi
 
 
 def test_only_tensorrt_plans_are_compared() -> None:
-    assert load_detector(demo_model(), backend="onnxruntime")._check is None
+    assert load_detector(demo_model(), backend="onnxruntime")._sizes.main._check is None

@@ -28,6 +28,7 @@ from engine.backends.tensorrt.api import (
     why_not_library,
 )
 from engine.backends.tensorrt.network import COUNTING, doubts, why_not_model
+from engine.backends.tensorrt.plan_size import at_size
 from engine.backends.tensorrt.precision import PRECISIONS, Precision, with_precision
 from engine.errors import ConfigError, ModelError
 
@@ -47,7 +48,7 @@ class BuildOptions:
     Attributes:
         precision: `fp16`, `fp32` or `int8`.
         batch: smallest, optimal and largest batch; ignored if the model fixes its batch.
-        size_hw: rows and columns, for models that leave them open.
+        size_hw: rows and columns; the graph of a model with another fixed size is changed to take them.
         workspace_mib: GPU memory that the build may use; None: the library's default, all of it.
         dla_core: deep learning accelerator of a Jetson, with the GPU for what it cannot do; None: the GPU alone.
         optimization_level: 0 (quick to build) to 5; None: the library's default.
@@ -151,6 +152,7 @@ def build_plan(
 
     Raises:
         ModelError: the model is broken, or uses something that the library does not support.
+        FixedSizeError: its graph cannot take images of `options.size_hw`.
         ConfigError: the options cannot work here.
         MissingDependencyError: no TensorRT.
     """
@@ -169,7 +171,7 @@ def build_plan(
     if trt.is_rtx and options.precision == "int8":
         logger.warning("TensorRT-RTX lists no INT8 convolutions: this plan may be slower than one of FP16")
     prepared = prepare() if prepare else Prepared(with_precision(facts.path, options.precision)[0])
-    content = prepared.content
+    content = at_size(prepared.content, facts, options.size_hw)
     limited = with_memory_limit(options, probe.gpus[0] if probe.gpus else None)
     plan, inputs, outputs = build_serialized(trt, content, facts, limited, timing_cache=timing_cache, report=report)
     target = plan_place(trt, probe)

@@ -20,6 +20,7 @@ from engine.backends.tensorrt.api import Library, installed_libraries, library_t
 from engine.backends.tensorrt.build_plan import BuildOptions, model_sha256, plan_place
 from engine.backends.tensorrt.network import usual_precision
 from engine.backends.tensorrt.plan_cache import PlanCache, cache_for, why_not_plan
+from engine.backends.tensorrt.plan_size import fixed_size
 from engine.backends.tensorrt.precision import PRECISIONS, Precision
 from engine.errors import ConfigError, ModelError
 
@@ -57,8 +58,8 @@ class MissingPlan:
         if self.options.batch != (1, 1, 1):
             words += ["--batch", ":".join(map(str, self.options.batch))]
         size = self.options.size_hw
-        if size is not None and size[0] == size[1] and None in file.inputs[0].shape[1:]:
-            words += ["--imgsz", str(size[0])]
+        if size is not None and size != fixed_size(file):
+            words += ["--imgsz", str(size[0]) if size[0] == size[1] else f"{size[0]}x{size[1]}"]
         if self.folder != cache_for(self.model).folder:
             words += ["--cache-dir", str(self.folder)]
         return shlex.join(words)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -79,14 +79,23 @@ class SizedModel:
         backend: runs it.
         max_batch: maximum number of frames per inference.
         letterbox_on: as `ModelDetector`.
+        check: examines the opened model and raises `ModelError` if it must not be used.
     """
 
-    def __init__(self, facts: ModelFacts, backend: Backend, max_batch: int, letterbox_on: LetterboxOn) -> None:
+    def __init__(
+        self,
+        facts: ModelFacts,
+        backend: Backend,
+        max_batch: int,
+        letterbox_on: LetterboxOn,
+        check: Callable[[SizedModel], None] | None = None,
+    ) -> None:
         self.facts = facts
         self.backend = backend
         self._head: Head = facts.head()
-        self._max_batch = max_batch
+        self.max_batch = max_batch
         self._letterbox_on = letterbox_on
+        self._check = check
         self._class_map = None if facts.class_map is None else np.array(facts.class_map, np.int32)
         self._feeder: Feeder | None = None
         self._order: list[int] = []
@@ -99,7 +108,14 @@ class SizedModel:
         self._order = _output_order(self.facts, self.backend)
         _check_outputs(self.facts, [self.backend.outputs[index] for index in self._order])
         self._head = _head_for(self.facts, self.backend.outputs[self._order[0]])
-        self._feeder = Feeder(self.facts, self.backend, self._max_batch, self._letterbox_on)
+        self._feeder = Feeder(self.facts, self.backend, self.max_batch, self._letterbox_on)
+        if self._check is None:
+            return
+        try:
+            self._check(self)
+        except ModelError:
+            self.close()
+            raise
 
     def start(self, frames: Sequence[Frame], score_threshold: float) -> Fed:
         """Start the inference of a batch. Raises `ConfigError` if it is closed or full."""

@@ -26,6 +26,10 @@ Waits = Callable[[str], bool]
 """Whether the frames of a source, by its name, wait until their size is loaded."""
 
 
+WhyNotBuilt = Callable[[tuple[int, int]], str | None]
+"""Why the model at a size, rows and columns, must be built for minutes before it is loaded; None if it must not."""
+
+
 def all_wait(source_id: str) -> bool:
     """Make the frames of every source wait, so that results do not depend on the speed of the machine."""
     return True
@@ -85,6 +89,9 @@ class ByAspect:
         make_sized: see `MakeSized`.
         expected_wh: expected sizes of frames, if known.
         waits: see `Waits`.
+
+        why_not_built: for backends that build a plan per size, see `WhyNotBuilt`. Sizes that are built already come
+            first, and nothing is built while the model serves.
     """
 
     def __init__(
@@ -93,12 +100,17 @@ class ByAspect:
         make_sized: MakeSized,
         expected_wh: Sequence[tuple[int, int]] = (),
         waits: Waits = all_wait,
+        why_not_built: WhyNotBuilt | None = None,
     ) -> None:
         self._facts = facts
+        self._why_not_built = why_not_built
         self._make_sized = make_sized
         self._waits = waits
-        self._wanted = list(dict.fromkeys(rectangle(size_wh, facts) for size_wh in expected_wh or [USUAL_ASPECT]))
-        self._guess = None if expected_wh else self._wanted[0]
+        self._built: dict[tuple[int, int], bool] = {}
+        expected = list(dict.fromkeys(rectangle(size_wh, facts) for size_wh in expected_wh or [USUAL_ASPECT]))
+        self._wanted = self._built_first(expected, is_guess=not expected_wh)
+        is_kept = why_not_built is not None and self._wanted[0] == facts.size_hw  # for all aspects without a plan
+        self._guess = None if expected_wh or is_kept else self._wanted[0]
         self._is_guess_lent = False
         self._is_fixed = False
         self._loaded: dict[tuple[int, int], SizedModel] = {}
@@ -106,6 +118,25 @@ class ByAspect:
         self._refused: set[tuple[int, int]] = set()
         self._depth: int | None = None
         self.main = self._made(self._wanted[0])
+
+    def _built_first(self, expected: list[tuple[int, int]], *, is_guess: bool) -> list[tuple[int, int]]:
+        """Return the sizes to start with: those expected, unless they would have to be built and its own would not."""
+        built = [size_hw for size_hw in expected if self._is_built(size_hw)]
+        own = self._facts.size_hw
+        if len(built) == len(expected) or not (is_guess or self._is_built(own)):
+            return expected
+        return list(dict.fromkeys([*built, own]))
+
+    def _is_built(self, size_hw: tuple[int, int]) -> bool:
+        """Return whether nothing must be built before the model can run at a size."""
+        if self._why_not_built is None:
+            return True
+        if size_hw not in self._built:
+            reason = self._why_not_built(size_hw)
+            self._built[size_hw] = reason is None
+            if reason is not None:
+                logger.info("the model has not been built at %d x %d: %s", size_hw[1], size_hw[0], reason)
+        return self._built[size_hw]
 
     def _made(self, size_hw: tuple[int, int]) -> SizedModel:
         try:
@@ -138,7 +169,7 @@ class ByAspect:
         size_hw = self._facts.size_hw
         if not self._is_fixed:
             size_hw = rectangle((frame.width, frame.height), self._facts)
-        if size_hw not in self._loaded and not self._has_room(size_hw):
+        if size_hw not in self._loaded and not (self._has_room(size_hw) and self._is_built(size_hw)):
             size_hw = self._facts.size_hw
         sized = self._loaded.get(size_hw)
         if sized is None:
@@ -154,7 +185,7 @@ class ByAspect:
 
     def _lend(self, frame: Frame, size_hw: tuple[int, int]) -> SizedModel:
         """Return the loaded model in which a frame is largest, and start to load the size that fits."""
-        if self._loading is None and size_hw not in self._refused:
+        if self._loading is None and size_hw not in self._refused and self._is_built(size_hw):
             sized = self._made(size_hw)
             if sized.facts.size_hw in self._loaded:  # the graph cannot change its size, and its own is loaded
                 return self._loaded[sized.facts.size_hw]

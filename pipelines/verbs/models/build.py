@@ -17,7 +17,9 @@ def build(
         str | None, typer.Option(help="fp16, fp32 or int8 (accuracy is checked); default: fp16 if possible")
     ] = None,
     batch: Annotated[str, typer.Option(help="N, MIN:MAX or MIN:OPTIMAL:MAX")] = "1",
-    imgsz: Annotated[int | None, typer.Option(help="Rows and columns, for models with a dynamic input size")] = None,
+    imgsz: Annotated[
+        str | None, typer.Option(help="640, or ROWSxCOLUMNS: for models with a dynamic input size, or a rectangle")
+    ] = None,
     workspace: Annotated[int | None, typer.Option(help="MiB of GPU memory for building")] = None,
     dla: Annotated[int | None, typer.Option(help="DLA core of a Jetson")] = None,
     images: Annotated[str | None, typer.Option(help="Folder with your own images, for int8")] = None,
@@ -31,7 +33,7 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Build a TensorRT plan from an ONNX file, or find it in the cache."""
-    from pipelines.models.build_plan import BuildRequest
+    from pipelines.models.build_plan import BuildRequest, parse_size
     from pipelines.models.build_plan import build as build_plan
 
     given = told_of_model(setting)
@@ -41,7 +43,7 @@ def build(
         out,
         precision,
         batch,
-        imgsz or side,
+        side if imgsz is None else parse_size(imgsz),
         workspace,
         dla,
         images,

@@ -17,6 +17,9 @@ from engine.backends.files.base import read_model_file
 from engine.backends.files.plan import write_plan_file
 from engine.backends.tensorrt.backend import Parts, TensorRtBackend
 from engine.detection.detector import ModelDetector
+from engine.detection.feeding import LetterboxOn
+from engine.detection.input_size.sized import SizedModel
+from engine.detection.input_size.sizes import OneSize
 from engine.detection.model import inspect_model
 from engine.testing.cuda import FAKE_GPU, FakeCuda
 from engine.testing.tensorrt import FakePlan
@@ -56,6 +59,8 @@ def gpu_detector(
     is_integrated: bool = False,
     with_candidates: bool = True,
     before: Before = lambda operation: None,
+    letterbox_on: LetterboxOn = "auto",
+    check: Callable[[SizedModel], None] | None = None,
     **options: Any,
 ) -> ModelDetector:
     """Return a detector that believes to run a plan of `model` on a GPU.
@@ -67,6 +72,8 @@ def gpu_detector(
         is_integrated: as on a Jetson.
         with_candidates: keep only the candidates of a raw head.
         before: as for `FakeCuda`.
+        letterbox_on: as for `ModelDetector`.
+        check: as for `SizedModel`.
         options: further arguments of `ModelDetector`.
     """
     file = read_model_file(model)
@@ -77,4 +84,5 @@ def gpu_detector(
     parts = gpu_parts(model, max_batch=max_batch, is_integrated=is_integrated, before=before)
     scores = facts.head().class_scores if with_candidates else None
     backend = TensorRtBackend(path, BackendOptions(facts.image, scores, max_batch=max_batch), parts=parts)
-    return ModelDetector(facts, backend, max_batch=max_batch, **options)
+    sized = SizedModel(facts, backend, max_batch, letterbox_on, check)
+    return ModelDetector(facts, sizes=OneSize(sized), max_batch=max_batch, **options)
