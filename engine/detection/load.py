@@ -118,9 +118,7 @@ def load_detector(
         build_plans=build_plans,
         deadline_ms=deadline_ms,
     )
-
-    score = facts.usual_score if score_threshold is None else score_threshold
-    iou = facts.family.iou_threshold if iou_threshold is None else iou_threshold
+    score, iou = _thresholds(facts, score_threshold, iou_threshold)
     build = _Build(facts, options, letterbox_on, partial(_check_plan, facts.path, told, score, iou))
     sizes_on = partial(_sizes_on, build, (expected_wh, waits) if size == "auto" else None)
     return ModelDetector(
@@ -134,6 +132,11 @@ def load_detector(
         fallback=_Fallback(facts.path, sizes_on) if wanted == "auto" else None,
         try_first=partial(_trial, facts, options) if try_first and chosen != REMOTE else None,
     )
+
+
+def _thresholds(facts: ModelFacts, score: float | None, iou: float | None) -> tuple[float, float]:
+    """Return the thresholds of score and IoU: those given, or those of the model."""
+    return facts.usual_score if score is None else score, facts.family.iou_threshold if iou is None else iou
 
 
 @dataclass(frozen=True, slots=True)
