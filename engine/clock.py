@@ -77,7 +77,7 @@ class FakeClock:
             self._utc_ns += int(seconds * NS_PER_S)
 
     def advance_to(self, now_ns: int) -> None:
-        """Move both clocks forward until the monotonic one shows `now_ns`; not if that is in the past."""
+        """Move both clocks forward until the monotonic one shows `now_ns`; a time in the past changes nothing."""
         with self._lock:
             passed_ns = max(now_ns - self._now_ns, 0)
             self._now_ns += passed_ns

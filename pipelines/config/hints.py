@@ -58,7 +58,7 @@ EXPLAINED: Mapping[str, str] = {
     "max_det": "at most 300 boxes of a frame are kept: score_threshold and classes select fewer",
     "agnostic_nms": "boxes of different classes do not suppress each other, which cannot be changed",
 }
-"""Terms of other tools that are no key here, and what to do instead."""
+"""Terms of other tools that are not keys here, and what to use instead."""
 _MEDIA = re.compile(
     r"\.(mp4|mkv|avi|mov|webm|m4v|mpe?g|ts|flv|wmv|h?26[45]|hevc|jpe?g|png|bmp|gif|webp|avif|heic)$", re.IGNORECASE
 )

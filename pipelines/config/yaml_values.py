@@ -2,8 +2,8 @@
 
 PyYAML follows YAML 1.1, in which `no` is false, `1:30` is 90 and a second key of one name replaces the first. Here `no`
 stays text (a switch still accepts it), and a duplicate key is rejected with its line numbers.
-Each alias becomes a copy, so that changing one camera never changes another. A number keeps how it was written, so that
-a camera named `0x1F`, `1_000` or `1.10` is called that.
+Each alias becomes a copy, so that changing one camera never changes another. A number remembers how it was written,
+so that a camera named `0x1F`, `1_000` or `1.10` keeps exactly that name.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reads the short YAML files of data sets and projects: bounded, and words stay words (`no`, `1:30`, `0x1F`)."""
+"""Reads the short YAML files of data sets and projects, with a size limit; `no`, `1:30` and `0x1F` stay text."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def yaml_file(path: Path, max_bytes: int = MAX_BYTES) -> Any:
 
 
 def class_names(value: Any, origin: str) -> list[str]:
-    """Return class names from a list, or from a table by number from 0; numbers as names are kept as written.
+    """Return class names from a list, or from a table numbered from 0; a name that is a number is kept as written.
 
     Raises:
-        ConfigError: it is neither, or a name is missing or is no text; the message begins with `origin`.
+        ConfigError: it is neither, or a name is missing or is not text; the message begins with `origin`.
     """
     if isinstance(value, dict):
         if set(value) != set(range(len(value))):

@@ -138,7 +138,7 @@ def drain(book: Book, allowance: Allowance) -> None:
 
 
 def _has_cameras(book: Book, engine_id: str) -> bool:
-    """Return whether cameras are on an engine to stay, or on their way to it; cheap also in a large fleet."""
+    """Return whether an engine has cameras that will stay, or cameras moving to it; cheap even in a large fleet."""
     if any(not book.cameras[name].target for name in book.owned[engine_id]):
         return True
     return any(book.cameras[name].target == engine_id for name in book.open)

@@ -66,7 +66,7 @@ class Scaler:
         elif book.now_ns - self._quiet_since_ns > book.options.ns(self._shrink_s):
             self._quiet_since_ns = book.now_ns
             self._empty_one()
-            wanted = self._controller.desired()  # it does not count the machine that leaves
+            wanted = self._controller.desired()  # without the machine now being emptied
         free = tuple(name for name in sorted(self._leaving) if name in book.engines and not book.owned[name])
         emptying = sum(name in book.engines for name in self._leaving) - len(free)
         present = wanted.present + sum(name in book.engines for name in self._leaving)
@@ -89,7 +89,7 @@ class Scaler:
             self._controller.drain(name)
 
     def gone(self, engine_id: str) -> None:
-        """Record that a machine was given back: one of this name takes cameras again. Raises `LedgerError`."""
+        """Record that a machine was given back, so that a new one of that name gets cameras. Raises `LedgerError`."""
         if engine_id in self._controller.book.engines:
             self._controller.drain(engine_id, undo=True)
         self._keep(self._leaving - {engine_id})

@@ -48,7 +48,7 @@ class AsideLauncher:
             SYSTEM_CLOCK.wait(self._over, self._poll_s)
 
     def _turn(self) -> None:
-        """Ask what has changed, and do what is due; what fails is done again at the next turn."""
+        """Collect changes from the launcher and run the waiting orders; a failed order is retried on the next turn."""
         for news in self._launcher.poll():
             self._news.put(news)
         self._left += [self._due.get() for _ in range(self._due.qsize())]
@@ -72,7 +72,8 @@ class AsideLauncher:
     def want(self, machines: int) -> str:
         """Request a number of machines, and return the outcome of the last request in one line.
 
-        Repeat it now and then: a restarted cluster has forgotten it, and it depends on what machines there are.
+        Repeat it now and then: a restarted cluster has forgotten the request, and the request depends on which machines
+        exist.
         """
         self._wanted.put(machines)
         return self._said

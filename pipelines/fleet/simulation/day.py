@@ -31,7 +31,7 @@ CALM_STEP_S, BUSY_STEP_S = 1.5, 0.25
 COSTS_S, SCALE_S, SHRINK_S, BOOT_S = 300.0, 60.0, 900.0, 60.0
 FIRST_FRAME_S = 0.3, 1.5
 NOTICE_S = 13.0
-"""After this time Ray reports that a machine is lost; until then, the controller only sees that it is silent."""
+"""How long Ray takes to report a lost machine; until then, the controller only notices that the machine is silent."""
 MAX_MOVES, MAX_P99_S, MAX_OVER_BOUND, MAX_PLACE_S = 1.0, 10.0, 1.03, 1.0
 
 
@@ -135,7 +135,7 @@ class _Day:
         return {name: (float(m), float(f)) for name, m, f in zip(self.names, ms, self.fps, strict=True)}
 
     def saw(self, assignment: Assignment, why: str) -> None:
-        """Count moves, and starts that nothing explains."""
+        """Count moves, and restarts without a lost machine to explain them."""
         if why == "moved":
             self.moves[assignment.source_id] += 1
         elif assignment.engine_id and assignment.epoch > 1:
