@@ -33,7 +33,7 @@ def sending(publisher: ZmqPublisher, *, objects: int = 1, every_s: float = 0.001
 
 @contextmanager
 def stream(*, objects: int = 1, every_s: float = 0.001, step: int = 1) -> Iterator[str]:
-    """Yield the address of a publisher of its own that sends until the block ends."""
+    """Yield the address of a separate publisher that sends until the block ends."""
     publisher = ZmqPublisher("tcp://127.0.0.1:*")
     publisher.open(RUN)
     try:

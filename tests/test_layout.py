@@ -1,4 +1,4 @@
-"""The house: no folder becomes a pile, and no file a folder."""
+"""The layout of the project: limits on the size of folders, files and functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random scenes are told as they were by an earlier form of the same definitions, which wrote their golden file."""
+"""Random scenes give the findings that an earlier form of the same definitions gave, which wrote their golden file."""
 
 from __future__ import annotations
 

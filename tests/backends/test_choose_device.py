@@ -1,4 +1,4 @@
-"""Which backend and device run a model: what is asked for, or a clear refusal."""
+"""Which backend and device run a model: those requested, or a clear refusal."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def test_weights_of_coincident_sizes_are_left_alone(weights: np.ndarray) -> None
 
 
 def test_fractions_of_the_frame_are_refused() -> None:
-    """They would have to be scaled, and nothing says by which side."""
+    """They would have to be scaled, and nothing tells which side to scale by."""
     with pytest.raises(FixedSizeError, match="fractions"):
         grid_constant(anchors((640, 640), 1 / 80), WIDE)
 

@@ -156,7 +156,7 @@ def test_thresholds_and_classes_choose(make: Make, options: dict[str, object], e
 
 
 def test_classes_keep_the_best_class_of_a_box(make: Make) -> None:
-    """A box whose best class is not wanted is not reported as its second best."""
+    """A box whose best class is not wanted is not reported under its second-best class."""
     with make(classes=["dog"], score_threshold=0.05) as detector:
         [found] = detector.detect([frame()])
     np.testing.assert_allclose(found.score, [0.1])

@@ -1,4 +1,4 @@
-"""Cameras of further aspects: detected at once on a loaded size while theirs is loaded in the background."""
+"""Cameras of further aspect ratios: detected on a loaded size at once, while theirs loads in the background."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from engine.protocols import Detector
 
 
 def scene(frame_id: int, source_id: str = "a", moving: bool = True) -> Frame:
-    """A still textured room with a bright square that goes right, four pixels per frame."""
+    """A still textured room with a bright square that moves right by four pixels per frame."""
     image = np.random.default_rng(0).integers(90, 110, (240, 320, 3), dtype=np.uint8)
     if moving:
         left = 20 + 4 * frame_id

@@ -17,7 +17,7 @@ from engine.errors import ModelError
 
 
 class LostGpu:
-    """A backend that is there, and cannot be opened: only the device knows why."""
+    """A backend that is installed but cannot be opened: only the device knows why."""
 
     name = "tensorrt"
     depth = 1

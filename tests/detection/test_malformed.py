@@ -1,4 +1,4 @@
-"""Files that read well until a runtime loads them: still a `ModelError`, and no crash."""
+"""Files that look valid until a runtime loads them: still a `ModelError`, and no crash."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def skip_without(*backends: str) -> None:
 
 
 def assert_equal(left: Detections, right: Detections, iou: float, score: float) -> None:
-    """Every box has a partner of the same class; boxes are matched by overlap, for equal scores may swap places."""
+    """Every box has a partner of the same class, matched by overlap, because boxes of equal score may change order."""
     assert len(left) == len(right)
     if not len(left):
         return

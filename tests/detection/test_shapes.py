@@ -1,4 +1,4 @@
-"""Rectangular input: the same objects as in the square, at the size of a frame's aspect."""
+"""Rectangular input: the same objects as with square input, at a size of the frame's aspect ratio."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a detector finds for privacy changes nothing in what it reports."""
+"""Objects found only for privacy do not change what a detector reports."""
 
 from __future__ import annotations
 

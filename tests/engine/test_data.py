@@ -15,7 +15,7 @@ from engine.errors import ConfigError
 
 
 class PillowImage:
-    """What is known of an image of Pillow, which need not be installed."""
+    """The used attributes of a Pillow image, so that Pillow need not be installed."""
 
     size = (8, 8)
 

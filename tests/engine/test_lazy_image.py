@@ -77,7 +77,7 @@ def test_copies_have_the_image(copied: object) -> None:
 
 
 def test_a_frame_with_another_image_has_nothing_of_the_decoded_picture() -> None:
-    """A frame in which people were hidden must not lead to the image that shows them."""
+    """A frame in which people were hidden must give no access to the image that shows them."""
     hidden = replace(lazy(Counted(7)), image=np.zeros((48, 64, 3), np.uint8))
     assert hidden.luma is None
     assert (hidden.image == 0).all()

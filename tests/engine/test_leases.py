@@ -1,4 +1,4 @@
-"""Leases: at no time may two engines publish one source, whatever is delayed, cut off or frozen."""
+"""Leases: two engines never publish one source at the same time, whatever is delayed, cut off or frozen."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ class Host:
 
 
 class OneOwner(RuleBasedStateMachine):
-    """One source, three engines, a controller, a fence; every message may be late, every process may stand still.
+    """One source, three engines, a controller, a fence; every message may be late, every process may freeze.
 
     The clocks of the engines differ by constants. Advancing time without any other step is a freeze of all; the other
     steps of an engine are simply not chosen while it is frozen or cut off.

@@ -69,7 +69,7 @@ def test_no_form_of_an_address_shows_its_secret(address: str) -> None:
 
 
 def test_a_key_in_the_path_of_an_rtsp_address_is_secret_and_its_words_are_not() -> None:
-    """UniFi Protect gives whoever knows the path the stream."""
+    """UniFi Protect gives the stream to anyone who knows its path."""
     assert public_address("rtsps://10.0.0.1:7441/fJ6kQ2nR8sXw3bTz?enableSrtp") == "rtsps://10.0.0.1:7441/***"
     for path in ("Streaming/Channels/101", "h264Preview_01_main", "cam/realmonitor", "MediaInput/h265/stream_1"):
         assert public_address(f"rtsp://10.0.0.1/{path}") == f"rtsp://10.0.0.1/{path}"
@@ -90,7 +90,7 @@ AMBIGUOUS = "me:p@sswordA/wordB#C?D@127.0.0.1:9/live"
     ],
 )
 def test_no_part_of_a_password_is_taken_for_a_host(use: Callable[[], object]) -> None:
-    """It was looked up as a host name, and gave the source its name."""
+    """It was looked up as a host name, and became the name of the source."""
     with pytest.raises((SourceError, ConfigError), match="%2F") as failure:
         use()
     assert "sswordA" not in redact(str(failure.value))

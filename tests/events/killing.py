@@ -101,7 +101,7 @@ class Killing:
         self._log = folder / "log.txt"
 
     def run(self, seconds: float, number: int) -> Told:
-        """Start the engine, listen for so long from its first frame on, end it by a signal; return what it sent."""
+        """Start the engine, listen for a time from its first frame on, end it by a signal; return what it sent."""
         context, told = zmq.Context(), Told()
         reader = context.socket(zmq.SUB)
         reader.subscribe(b"")
@@ -165,7 +165,7 @@ class Killing:
 
 
 def killed_often(folder: Path, kills: int, seed: int, store: str | None = None) -> dict[str, int]:
-    """Kill an engine this many times at random moments, then stop one in order; return what was compared."""
+    """Kill an engine this many times at random moments, then stop one normally; return the comparison."""
     chance, killing = random.Random(seed), Killing(folder, store)
     runs = [killing.run(chance.uniform(1.0, 4.0), signal.SIGKILL) for _ in range(kills)]
     runs.append(killing.run(1.0, signal.SIGTERM))

@@ -1,4 +1,4 @@
-"""Packets of a simple scene: one person walks through a yard with a line across it."""
+"""Packets of a simple scene: one person walks through a yard that a line crosses."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def packet(
     of: Run | None = None,
     **frame: Any,
 ) -> Packet:
-    """Return a frame of a camera with these boxes; `step_ns` is how far its wall clock was set."""
+    """Return a frame of a camera with these boxes; `step_ns` is by how much its wall clock was changed."""
     at = number * NS // FPS
     of = of or run()
     fields = {"captured_ns": at, "captured_utc_ns": UTC + at + step_ns, **frame}

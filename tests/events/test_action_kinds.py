@@ -1,4 +1,4 @@
-"""The kinds of actions against the real other side: a broker, Apprise with an HTTP service, programs."""
+"""Each kind of action against its real counterpart: a broker, Apprise with an HTTP service, programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Actions: delivered at least once with one key, restrained in order, and every event accounted for; on both stores."""
+"""Actions on both stores: delivered at least once under one key, limited in order, every event accounted for."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def event(number: int, now_ns: int, **changes: Any) -> EventRow:
 
 
 class Kept:
-    """An action that keeps what it is told, and may fail."""
+    """An action that keeps what it is given, and may fail."""
 
     def __init__(self, failures: int = 0) -> None:
         self.notices: list[Notice] = []

@@ -27,7 +27,7 @@ STEPS = 10
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[tuple[Path, int]]:
-    """A folder on a file system of its own, and the process that serves it: stopped, the disk hangs."""
+    """A folder on a separate file system, and the process that serves it: while that is stopped, the disk hangs."""
     if shutil.which("bindfs") is None or os.geteuid() != 0 or not Path("/dev/fuse").exists():
         pytest.skip("needs FUSE: run as root, apt-get install bindfs")
     (tmp_path / "below").mkdir()

@@ -36,7 +36,7 @@ def wait_for(is_so: Callable[[], bool]) -> None:
 
 @contextmanager
 def hanging(place: StorePlace) -> Iterator[None]:
-    """Let the store answer no writer: another process holds the file, or the server's process is stopped."""
+    """Keep the store from answering writers: another process holds the file, or the server's process is stopped."""
     if place.is_server:
         import psycopg
 
@@ -124,7 +124,7 @@ def test_a_server_that_is_away_at_the_start_delays_only_the_store(tmp_path: obje
 def test_a_store_that_another_program_holds_at_the_start_delays_only_the_store(
     tmp_path: object, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A backup, for instance: the run did not start."""
+    """For instance by a backup: once, the run did not start."""
     monkeypatch.setattr(database, "BUSY_S", 0.2)
     place = StorePlace(str(tmp_path))
     first = StoreThread(place, "engine", scenes.UTC)

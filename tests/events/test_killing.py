@@ -1,4 +1,4 @@
-"""What `kill -9` leaves of the log: nothing twice, nothing open, nothing lost."""
+"""The log after `kill -9`: nothing twice, nothing left open, nothing lost."""
 
 from __future__ import annotations
 

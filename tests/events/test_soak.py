@@ -42,7 +42,7 @@ class Busy:
 
 
 def published(seconds: float, *sinks: Sink) -> int:
-    """Run a camera with a busy rule for so long, and return how many frames were published."""
+    """Run a camera with a busy rule for a time, and return how many frames were published."""
     count = int(seconds * FPS)
     camera = open_source(f"synthetic://?realtime=1&fps={FPS}&width=64&height=48&objects=1&count={count}")
     with Pipeline(camera, PixelDetector(), OneTracker(), *sinks, analytics=Analytics([], [], [Busy()])) as pipeline:
@@ -73,7 +73,7 @@ def test_five_hundred_events_a_second_for_a_minute(tmp_path: Path) -> None:
 
 
 def one_hour(log: EventLog, of: Run, hour: int, cameras: int, every_s: int) -> None:
-    """Feed an hour of cameras on each of which somebody walks through every so often."""
+    """Feed an hour of cameras; on each, somebody walks through now and then."""
     for begin_s in range(hour * 3600, (hour + 1) * 3600, every_s):
         for camera in range(cameras):
             number = begin_s * scenes.FPS
@@ -106,7 +106,7 @@ def walk(of: Run, source_id: str, first: int, track_id: int) -> Iterator[Packet]
 
 
 def check_day(folder: Path, *, hours: int, cameras: int, every_s: int) -> None:
-    """Nothing grows but the file, and that evenly."""
+    """Nothing grows but the file, and the file grows evenly."""
     of = scenes.run()
     log = EventLog(StorePlace(folder))
     log.open(of)

@@ -211,7 +211,7 @@ def test_a_missing_store_says_where_it_was_sought(tmp_path: Path) -> None:
 
 
 def test_other_users_read_neither_the_store_nor_its_companions(tmp_path: Path) -> None:
-    """Its events and paths reveal who was where, as recordings do."""
+    """Events and paths reveal who was where, as recordings do."""
     umask = os.umask(0o022)
     try:
         place = StorePlace(tmp_path / "new" / "events")

@@ -80,7 +80,7 @@ def server_away(seconds: float) -> Outcome:
 
 
 def by_proxy(begin: Callable[[FaultProxy], None], end: Callable[[FaultProxy], None], seconds: float) -> Outcome:
-    """Something happens on the network between camera and engine."""
+    """Apply a fault to the network between camera and engine."""
     with bench() as b:
         proxy = b.proxy(b.server())
         lab = Lab(address(proxy), b.healthy())

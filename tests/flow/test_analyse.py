@@ -1,4 +1,4 @@
-"""The step between tracking and publishing: the input of analysers, what they add, and that without them it is free."""
+"""The step between tracking and publishing: the input of analysers, what they add, and no cost without them."""
 
 from __future__ import annotations
 

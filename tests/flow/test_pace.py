@@ -1,4 +1,4 @@
-"""How often sources with `detect_hz: auto` are detected on."""
+"""How often the detector runs for sources with `detect_hz: auto`."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ print(next(packets).frame.frame_id)
 
 
 def test_a_process_that_exits_while_a_pipeline_runs_ends_cleanly() -> None:
-    """Daemon threads inside native code crashed it: terminate called without an active exception, or exit code -11."""
+    """Daemon threads inside native code crashed it: "terminate called without an active exception", or code -11."""
     done = subprocess.run([sys.executable, "-c", LEFT_RUNNING], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
 

@@ -1,4 +1,4 @@
-"""Several models in one run: each source gets the results of its own, and moves without losing a frame."""
+"""Several models in one run: each source gets the results of its model, and changes models without losing a frame."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PATIENCE_S = 10.0
 
 
 class Named(PixelDetector):
-    """Finds one box whose score tells the model; may be slow to load or fail to."""
+    """Finds one box whose score identifies the model; may load slowly or fail to load."""
 
     def __init__(
         self, name: str, score: float, *, max_batch: int = 2, depth: int = 2, work_s: float = 0.0, error: str = ""

@@ -1,4 +1,4 @@
-"""A failed inference ends the run, or the model is loaded again and then run by another backend."""
+"""A failed inference ends the run; or the model is loaded again, and after that run by another backend."""
 
 from __future__ import annotations
 

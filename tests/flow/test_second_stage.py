@@ -25,7 +25,7 @@ from tests.fakes import CountingSource, ListSink, PixelDetector
 
 
 class ColourClassifier:
-    """Says `dark` or `bright` by the first pixel of the frame; remembers how it was used."""
+    """Answers `dark` or `bright` by the first pixel of the frame; records how it was used."""
 
     class_names = ("dark", "bright")
 

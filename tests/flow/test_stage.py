@@ -1,4 +1,4 @@
-"""The thread written once, and the batcher."""
+"""The thread that all stages share, and the batcher."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_old_frames_are_dropped_and_counted_and_the_next_one_is_taken() -> None:
 
 
 class _HurriedClock(FakeClock):
-    """Each look at it takes half a second."""
+    """Each check of it takes half a second."""
 
     def monotonic_ns(self) -> int:
         self.advance(0.5)

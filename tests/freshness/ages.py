@@ -37,7 +37,7 @@ class Ages:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, age_ms: float, moment: float | None = None) -> None:
-        """Note one age."""
+        """Record one age."""
         with self._lock:  # an array that is being copied cannot grow
             self.moments.append(time.monotonic() if moment is None else moment)
             self.values.append(age_ms)

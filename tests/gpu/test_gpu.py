@@ -1,4 +1,4 @@
-"""What only a GPU can show: both CUDA packages, the kernel, and the backend's contract on TensorRT itself."""
+"""Tests that need a GPU: both CUDA packages, the kernel, and the backend's contract on TensorRT itself."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class Verdict:
     def faults(
         self, *, memory_mb: float = MEMORY_MB, share: float = SHARE, freeze_s: float = AT_ONCE_S
     ) -> dict[str, Any]:
-        """Return what does not hold, by name with the figure; empty if everything does.
+        """Return each promise that is broken, by name with the figure; empty if all are kept.
 
         Ctrl-C has `AT_ONCE_S` and a freeze `freeze_s`, rather than the promised second: see `tests.patience`.
         """

@@ -1,4 +1,4 @@
-"""Model files that crash, hang or eat memory: they are errors of the model, at the start and during a run."""
+"""Model files that crash, hang or use up memory: reported as errors of the model, at the start and during a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where an address leads: certificates of cameras, redirects, playlists and lists that name other files."""
+"""What an address can lead to: certificates of cameras, redirects, playlists and lists that name other files."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_the_password_does_not_follow_an_http_redirect() -> None:
 
 
 def leading_to(there: str) -> Callable[[str, str], str]:
-    """Return an answer: a demand for the password, then a redirect."""
+    """Return an answer: a request for the password, then a redirect."""
     return lambda text, sequence: demands_password(
         text, sequence, f"RTSP/1.0 302 Found\r\n{sequence}\r\nLocation: {there}\r\n\r\n"
     )

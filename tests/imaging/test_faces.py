@@ -30,7 +30,7 @@ PAINTED = ((945, 130), (580, 300))
 
 
 class SeesNobody(DetectorBase):
-    """Knows people, and finds none."""
+    """Has a class for people, and finds none."""
 
     name = "blind"
     class_names = ("person",)

@@ -1,4 +1,4 @@
-"""Privacy: what was found, was there a moment ago or comes later is hidden, and no failure lets a frame through."""
+"""Privacy: what is found now, was found just before or will be is hidden, and no failure lets a frame through."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models that say the same on every image."""
+"""Models that give the same result on every image."""
 
 from __future__ import annotations
 

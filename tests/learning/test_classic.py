@@ -74,7 +74,7 @@ def test_features_of_a_base_read_digits(base: Path, digits: Path, tmp_path: Path
 def test_early_layers_are_used_where_the_last_one_has_given_up_what_they_see(
     base: Path, digits: Path, tmp_path: Path
 ) -> None:
-    """The last layer of this base is blind: its features are the mean of the image."""
+    """The last layer of this base distinguishes nothing: its features are the mean of the image."""
     graph = GraphBuilder()
     layers = onnx.load(str(base)).graph
     graph.nodes += [node for node in layers.node if node.op_type in ("Conv", "Relu")]
@@ -113,7 +113,7 @@ def test_the_second_stage_gives_the_labels_of_the_model(
 
 
 def test_the_graph_is_fed_in_training_as_in_the_engine(base: Path, digits: Path) -> None:
-    """Logits of the base through the training's own road and through the engine's classifier."""
+    """Logits of the base by the training's own code and by the engine's classifier."""
     from pipelines.learning.classic.backbone import Backbone
 
     images = read_crops(digits, holdout=0.25, seed=0).part(test=True)[0][:20]

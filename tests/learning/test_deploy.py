@@ -1,4 +1,4 @@
-"""What a deployment asks of an engine: which model it replaces, and that nothing of a failed one stays behind."""
+"""A deployment's requests to an engine: which model it replaces, and that a failed one leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Engine:
 
 
 class Judge:
-    """In place of `Watch`: finds what it is told to."""
+    """In place of `Watch`: finds what the test sets."""
 
     reason: str | None = None
 

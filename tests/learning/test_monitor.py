@@ -1,4 +1,4 @@
-"""Drift: an alarm soon after a change, and none before."""
+"""Drift: an alarm soon after a change, and no alarm before."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_sizes_and_light_are_shares() -> None:
 
 
 def test_a_clip_that_turns_dark_is_noticed_on_the_command_line(tmp_path: Path) -> None:
-    """Detecting here shows the light; the figures go to Prometheus, too."""
+    """Detecting in this process also measures the light; the figures go to Prometheus, too."""
     from tests.learning.models import boxes_model
 
     rng, folder = np.random.default_rng(0), tmp_path / "frames"

@@ -1,4 +1,4 @@
-"""Training: the road from images to a file that the engine runs. What takes minutes is marked `soak`."""
+"""Training: all steps from images to a file that the engine runs. Tests that take minutes are marked `soak`."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_a_base_of_another_architecture_is_refused(shapes: Path, data_dir: Path,
 def test_a_detector_begins_with_a_public_file_and_goes_on_after_an_interruption(
     shapes: Path, femto: Path, tmp_path: Path
 ) -> None:
-    """A few steps from the base: the exported file runs in the engine, and the run can be resumed and made again."""
+    """A few steps from the base: the exported file runs in the engine; the run can be resumed and reproduced."""
     options = TrainOptions("deimv2-femto", base=str(femto), size=224, epochs=0.5, augment=Augment(mosaic=0.3, crop=0.3))
     told: list[dict[str, object]] = []
     result = train(TrainRequest(shapes, tmp_path, options), told.append)
@@ -229,7 +229,7 @@ def test_a_run_is_made_again_from_its_manifest_and_goes_on_after_an_interruption
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("arch", [pytest.param("fasterrcnn-r50", marks=pytest.mark.soak), "resnet50"])
 def test_torchvision_models_travel_the_whole_road(arch: str, shapes: Path, tmp_path: Path) -> None:
-    """Two steps from random weights, exported, run by the engine: the road, not accuracy."""
+    """Two steps from random weights, exported, run by the engine: tests the procedure, not the accuracy."""
     if arch == "resnet50":
         pytest.importorskip("sklearn", reason='scikit-learn is missing: pip install "framewire[classic]"')
         data = write_digits(tmp_path / "digits", 15)

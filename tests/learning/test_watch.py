@@ -1,4 +1,4 @@
-"""What makes a watched model return, and what does not: readers that lag, late first frames, busy machines."""
+"""What makes a watched model roll back, and what does not: readers that lag, late first frames, busy machines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ S = 1_000_000_000
 
 
 class Clock:
-    """The reader's clock: it stands while messages are read, unless a message takes long."""
+    """The reader's clock: it stands still while messages are read, unless a message takes long."""
 
     now_s = 1000.0
 
@@ -30,7 +30,7 @@ class Clock:
 
 
 class Stream:
-    """Messages that come one after another, each with the time that the reader needs for it."""
+    """Messages that arrive one after another, each with the time that the reader needs for it."""
 
     addresses = ("tcp://127.0.0.1:5555",)
 
@@ -150,7 +150,7 @@ def test_a_model_that_hangs_returns(clock: Clock) -> None:
 
 @pytest.mark.parametrize(("classes", "what"), [((), "objects"), (("dog",) * 3, "classes"), (("dog",) * 9, "objects")])
 def test_a_model_that_says_something_else_returns(clock: Clock, classes: tuple[str, ...], what: str) -> None:
-    """Also where the old one said the same number of objects on every frame."""
+    """Also where the old model reported the same number of objects on every frame."""
     new = list(frames(10, 100, model="new.onnx", classes=classes))
     why = judged(clock, list(frames(0, 20)), new, 20.0)
     assert why is not None

@@ -1,4 +1,4 @@
-"""The dashboard and the alerts: they ask for metrics that exist, and a real Prometheus says what they must."""
+"""The dashboard and the alerts: they query metrics that exist, and a real Prometheus gives the expected results."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_the_alert_rules_are_valid_and_fire_when_they_must() -> None:
 
 
 class Prometheus:
-    """A running server, asked over HTTP; with `at_once`, alerts wait a second before they fire."""
+    """A running server, queried over HTTP; with `at_once`, alerts wait a second before they fire."""
 
     def __init__(self, folder: Path, target: str, *, at_once: bool = True) -> None:
         with socket.socket() as probe:

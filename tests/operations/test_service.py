@@ -1,4 +1,4 @@
-"""The systemd unit: systemd itself finds no fault in it, and little that it leaves open."""
+"""The systemd unit: systemd itself finds no error in it, and little exposure."""
 
 from __future__ import annotations
 

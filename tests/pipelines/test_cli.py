@@ -168,7 +168,7 @@ def _children(pid: int) -> list[int]:
 
 @pytest.fixture
 def bad(tmp_path: Path, free_port: int) -> dict[str, Any]:
-    """Things that cannot work, by name."""
+    """Commands that cannot work, by name."""
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "text.mp4").write_text("this is no video\n" * 100)
     (tmp_path / "broken.onnx").write_bytes(b"\x08\x07onnx but not really" * 50)

@@ -1,4 +1,4 @@
-"""Logs: one line of JSON each on request, few of one cause, never a secret."""
+"""Logs: JSON lines on request, few lines for one cause, never a secret."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_every_line_on_stderr_is_json_also_progress_and_errors() -> None:
 
 
 def test_a_damaged_image_writes_only_lines_of_the_log(tmp_path: Path) -> None:
-    """OpenCV writes its own lines to stderr, which are no JSON."""
+    """OpenCV writes lines of its own to stderr, which are not JSON."""
     whole = cv2.imencode(".tif", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))[1].tobytes()
     for name, data in (
         ("a.tif", whole[: len(whole) // 2]),

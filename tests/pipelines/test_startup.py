@@ -58,7 +58,7 @@ def test_zones_still_load_analytics() -> None:
 
 
 def test_every_verb_is_the_same_alone_and_among_all() -> None:
-    """Help is the most of a verb that can be compared: its options, their defaults and its subcommands."""
+    """Help covers most of a verb that can be compared: its options, their defaults and its subcommands."""
     assert {name for name in cli.VERBS if cli.app_for([name]) is not cli.app} == set(cli.VERBS)
     for name in cli.VERBS:
         alone = CliRunner().invoke(cli.make_app([name]), [name, "--help"], prog_name="framewire")

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full, gone or poor: a run does its work, and no traceback is ever printed."""
+"""Standard streams that are closed, full, gone or ASCII-only: a run works, and no traceback is ever printed."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def test_a_gap_in_the_recording_is_told_with_its_length(site: Site) -> None:
 
 
 def test_an_event_after_the_camera_has_died_still_has_what_came_before(site: Site) -> None:
-    """Whoever breaks a camera is seen only before."""
+    """A person who breaks a camera is visible only before that."""
     before = site.recordings.summary()["events"]["packets"]
     site.server.kill()
     died_ns = time.time_ns()

@@ -98,7 +98,7 @@ def number_of(image: np.ndarray) -> int:
 
 
 def drawn_at(image: np.ndarray, number: int) -> float:
-    """Return how much of the outline of the person of a frame is drawn on an image."""
+    """Return how much of the outline of a frame's person is drawn on an image."""
     changed = np.abs(image.astype(int) - scene(number_of(image))).max(axis=2)
     x1, y1, x2, y2 = people(number)[0]
     left, right = (changed[y1 + 10 : y2, x - 4 : x + 5].max(axis=1).mean() for x in (x1, x2))

@@ -71,7 +71,7 @@ def test_writing_before_opening_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_reader_never_sees_half_a_line(tmp_path: Path) -> None:
-    """What a killed process leaves is what has been handed to the system."""
+    """A killed process leaves what it has handed to the system."""
     writer = JsonlWriter(tmp_path / "out.jsonl")
     writer.open(RUN)
     sizes = set()

@@ -1,4 +1,4 @@
-"""Video files: what a browser needs, at the source's own times and sizes."""
+"""Video files: playable in a browser, with the source's own times and sizes."""
 
 from __future__ import annotations
 

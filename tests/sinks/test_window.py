@@ -13,7 +13,7 @@ from tests.wire.samples import RUN, packet
 
 
 class FakeCv2:
-    """The few functions of OpenCV that the window calls, with a person at the keyboard."""
+    """The few functions of OpenCV that the window calls, with a simulated person at the keyboard."""
 
     error = RuntimeError
     WND_PROP_VISIBLE = WINDOW_NORMAL = WINDOW_KEEPRATIO = 0

@@ -1,4 +1,4 @@
-"""Video files: every frame, exact times, any format; damage is counted and said, never hidden."""
+"""Video files: every frame, exact times, any format; damage is counted and reported, never hidden."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_square_pixels_are_the_default(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("begin_s", [0.5, 4.5])
 def test_frames_that_an_edit_list_hides_are_not_damaged(tmp_path: Path, begin_s: float) -> None:
-    """As `ffmpeg -ss 4.5 -c copy` writes it: the frames since the keyframe before are there, and not shown."""
+    """As `ffmpeg -ss 4.5 -c copy` writes it: the frames since the previous keyframe are in the file, but not shown."""
     clip = encode_clip(tmp_path / "a.mp4", numbered_images(60), rate=10, options={"g": "20", "bf": "0"})
     data = bytearray(clip.read_bytes())
     at = data.find(b"elst") + 12

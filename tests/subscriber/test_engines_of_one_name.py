@@ -1,4 +1,4 @@
-"""Two engines that share a name are two engines, and no engine that restarts all the time."""
+"""Two engines that share a name are told apart, and not taken for one that restarts all the time."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ MEMORY = replace(FAKE_GPU, memory_bytes=400 << 20)
 
 
 class OneGpu(FakeCuda):
-    """The same GPU for everything that is opened: what one leaves behind is missing for the others."""
+    """One GPU for everything that is opened: memory that one user leaves behind is missing for the others."""
 
     def close(self) -> None:
         """The others are still using it."""

@@ -1,4 +1,4 @@
-"""The audit of dependencies lists what is installed, and reports nothing as audited that was not."""
+"""The audit of dependencies lists what is installed, and reports only what it audited as audited."""
 
 from __future__ import annotations
 

@@ -195,7 +195,7 @@ def test_a_detector_that_finds_nothing_fails_every_comparison(tmp_path: Path):
 
 
 def test_the_made_up_models_have_no_near_ties(tmp_path: Path):
-    """The end-to-end one sorts its scores: an FP16 plan must not change their order."""
+    """The end-to-end model sorts its scores: an FP16 plan must not change their order."""
     families(FakeDevice().device(), tmp_path)
     session = onnxruntime.InferenceSession(str(tmp_path / "end-to-end_head.onnx"))
     images = np.random.default_rng(5).random((1, 3, 64, 64), np.float32)
@@ -258,7 +258,7 @@ def test_a_dry_run_prints_plan_budget_and_luggage_and_runs_nothing(
 
 
 def test_what_matters_comes_within_fifteen_minutes() -> None:
-    """By our estimates: everything but the rest of the memory loop, which takes what is left."""
+    """By our estimates, everything except the rest of the memory loop, which uses the time that remains."""
     chosen = gpu_check.parse(["--model", "yolo.onnx"])
     *others, last = gpu_check.plan_of_sections(chosen)
     assert last.name == "memory"

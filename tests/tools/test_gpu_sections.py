@@ -1,4 +1,4 @@
-"""The sections of the GPU check on the fake GPU: each runs, leaves nothing behind, and fails for what it looks for."""
+"""The sections of the GPU check on the fake GPU: each runs, leaves nothing behind, and fails on its fault."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def inference_leaks(monkeypatch: pytest.MonkeyPatch, fake: FakeDevice) -> Device
 
 
 def waiting_spins(monkeypatch: pytest.MonkeyPatch, fake: FakeDevice) -> Device:
-    """By a clock of our own: on a busy machine, a thread that spins does not get the CPU all the time either."""
+    """Measured with a simulated clock: on a busy machine, even a spinning thread does not always get the CPU."""
     clock = SimpleNamespace(perf_counter=count(0, 1.0).__next__, process_time=count(0, 0.9).__next__)
     monkeypatch.setattr(experiments, "time", clock)
     return fake.device()

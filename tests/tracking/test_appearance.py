@@ -23,7 +23,7 @@ def embedder(data_dir: Path) -> Embedder:
 
 @pytest.fixture(scope="module")
 def people(data_dir: Path) -> list[np.ndarray]:
-    """Two persons cut out of one photo."""
+    """Two people cut out of one photo."""
     image = cv2.imread(str(data_dir / "images" / "assets" / "bus.jpg"))
     return [image[400:900, 50:245], image[405:860, 222:345]]
 

@@ -95,7 +95,7 @@ def check_kernel_and_graph(api: CudaApi, kernel_image: bytes) -> None:
 
 
 def check_candidates(api: CudaApi, kernel_image: bytes) -> None:
-    """The candidates kernel, against the same worked out on the host."""
+    """The candidates kernel, compared with the same computation on the host."""
     rng = np.random.default_rng(3)
     head = rng.random((2, 25, 2000), np.float32) ** 400
     head[:, :4] = rng.random((2, 4, 2000))
@@ -120,7 +120,7 @@ def check_candidates(api: CudaApi, kernel_image: bytes) -> None:
 
 
 def check_memory(api: CudaApi) -> None:
-    """Counting, and too much of it."""
+    """Free memory, and a request for too much of it."""
     free, total = api.memory()
     address = api.allocate(1 << 24)
     if not api.gpu.is_integrated:  # there, the free memory is that of the whole machine
@@ -132,7 +132,7 @@ def check_memory(api: CudaApi) -> None:
 
 
 def check_wait_on_another_thread(api: CudaApi) -> None:
-    """Waits for a result on a thread without its own context."""
+    """Wait for a result on a thread without its own context."""
     with api.current():
         stream, event = api.create_stream(), api.create_event()
         address = api.allocate(4)

@@ -1,4 +1,4 @@
-"""Which CUDA compiler is used where several are installed: those of tests, made here, stand for NVIDIA's."""
+"""Which CUDA compiler is used where several are installed; stand-ins made here take the place of NVIDIA's."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def test_taps_that_a_block_shares_are_those_of_each_pixel(size: tuple[int, int])
 
 @pytest.mark.parametrize(("mean", "std"), [(0.0, 255.0), (123.7, 58.4), (0.0, 1e-3), (100.0, 1e6), (0.0, 2e9)], ids=str)
 def test_a_model_may_want_halves(launch, mean: float, std: float):
-    """Large ones become infinite and small ones subnormal, as everywhere."""
+    """Large numbers become infinite and small ones subnormal, as in every FP16 conversion."""
     image = ImageInput((24, 40), "rgb", (mean,) * 3, (std,) * 3)
     batch = np.stack([picture(40, 24, seed) for seed in range(3)])
     floats, halves = np.full((3, 3, 24, 40), np.nan, np.float32), np.full((3, 3, 24, 40), np.nan, np.float16)

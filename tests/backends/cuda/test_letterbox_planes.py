@@ -100,7 +100,7 @@ def test_the_source_and_its_twin_are_equal_to_the_bit(chroma: Chroma, size: tupl
 @pytest.mark.parametrize("size", [(192, 108), (64, 48), (640, 360)], ids=str)
 @pytest.mark.parametrize("chroma", [one for one in CHROMAS if not one.is_interleaved], ids=str)
 def test_planes_give_the_pixels_of_ffmpegs_conversion(launch: Launch, chroma: Chroma, size: tuple[int, int]):
-    """Its tables are coarse: up to three levels, one on average. Odd sizes and pairs take another way there."""
+    """FFmpeg's tables are coarse: up to three levels off, one on average; it converts odd sizes by other code."""
     frame = frame_of(*size, chroma)
     canvas = np.empty((48, 64, 3), np.uint8)
     image = DecodedImage(frame, BgrConverter()).image()

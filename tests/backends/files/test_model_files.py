@@ -1,4 +1,4 @@
-"""Readers of model files: right about sound ones, a `ModelError` for everything else."""
+"""Readers of model files: right values from valid files, a `ModelError` for everything else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A backend on an inference server: our own, and one that answers badly."""
+"""A backend on an inference server: ours, and one that gives wrong answers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Server(ThreadingHTTPServer):
         return f"127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: clients break off."""
+        """Log nothing: clients hang up."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -217,7 +217,7 @@ def test_a_server_that_describes_no_model_is_refused(metadata: Any) -> None:
 def test_the_last_answer_of_a_connection_leaves_no_socket_open_when_it_fails(
     answer: Answer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such a connection belongs to its answer, and the error that is kept here keeps both alive."""
+    """Such a connection belongs to its answer, and the error stored here keeps both alive."""
     sockets: list[socket.socket] = []
     connect = socket.create_connection
     monkeypatch.setattr(socket, "create_connection", lambda *a, **k: sockets.append(connect(*a, **k)) or sockets[-1])

@@ -1,6 +1,6 @@
-"""A real Triton, out of `nvidia-pytriton`: the same boxes, and back after it was killed.
+"""A real Triton, from `nvidia-pytriton`: the same boxes, and reconnected after it was killed.
 
-It needs Debian's python3.11 and numpy < 2, so an environment of its own:
+It needs Debian's python3.11 and numpy < 2, hence a separate environment:
 
     /usr/bin/python3.11 -m venv triton && triton/bin/pip install nvidia-pytriton "numpy<2" onnxruntime
     FRAMEWIRE_TRITON_PYTHON=triton/bin/python python -m pytest -m soak tests/backends/remote/test_real_triton.py

@@ -1,4 +1,4 @@
-"""Inputs in shared memory: a server on this host reads them there, one that does not know how gets bytes."""
+"""Inputs in shared memory: a server on this host reads them there; one that cannot gets them as bytes."""
 
 from __future__ import annotations
 

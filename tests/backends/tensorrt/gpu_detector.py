@@ -1,4 +1,4 @@
-"""A detector on the fake GPU: ONNX Runtime runs its model, our kernels are those compiled for the processor."""
+"""A detector on the fake GPU: ONNX Runtime runs its model, and our kernels run compiled for the processor."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def gpu_detector(
     check: Callable[[SizedModel], None] | None = None,
     **options: Any,
 ) -> ModelDetector:
-    """Return a detector that believes to run a plan of `model` on a GPU.
+    """Return a detector that runs a plan of `model` as if on a GPU.
 
     Args:
         model: ONNX file.

@@ -38,7 +38,7 @@ OPTIONS = BackendOptions(image=ImageInput((SIDE, SIDE)), max_batch=4)
 
 
 class FailAt:
-    """Raises when the given operation comes for the n-th time, and from then on where `forever`."""
+    """Raises when the given operation occurs for the n-th time, and every time after that if `forever`."""
 
     def __init__(self, operation: str, number: int = 1, *, forever: bool = False) -> None:
         self.operation, self.left, self.forever = operation, number, forever
@@ -111,7 +111,7 @@ def test_frames_under_load_come_back_in_order_and_unmixed(tmp_path: Path):
 
 
 def test_a_feed_is_read_when_the_gpu_gets_to_it_and_not_before(tmp_path: Path):
-    """The fake must detect what it is for: a canvas that is reused too soon."""
+    """The fake must catch the mistake that it exists for: a canvas reused too soon."""
     backend = opened(FakeMachine(tmp_path))
     canvas = backend.empty((1, SIDE, SIDE, 3), np.uint8)
     canvas[:] = 10
@@ -583,7 +583,7 @@ def test_an_error_left_over_from_a_failed_capture_does_not_end_the_run(tmp_path:
 
 
 def test_a_jetson_reads_large_heads_from_its_own_memory_and_small_outputs_from_the_hosts(tmp_path: Path):
-    """Mapped memory is not cached by an integrated GPU: only what no kernel reads again lies there."""
+    """An integrated GPU does not cache mapped memory: only data that no kernel reads again lies there."""
     cuda = FakeCuda(replace(FAKE_GPU, is_integrated=True))
     specs = (TensorSpec("head", (1, 84, 8400), "float32"), TensorSpec("boxes", (1, 300, 6), "float32"))
     with cuda.current():

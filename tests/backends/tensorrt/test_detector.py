@@ -172,7 +172,7 @@ class Kept(DecodedImage):
 def test_frames_that_hold_planes_go_to_the_gpu_unconverted(
     data_dir: Path, tmp_path: Path, letterbox_on: LetterboxOn, pixel_format: str
 ):
-    """Real weights on a real image: what is found is what is found on the converted image."""
+    """Real weights on a real image: the results equal those on the converted image."""
     path = data_dir / "models" / "yolov8n_fp32_dequantised.onnx"
     image = cv2.imread(str(data_dir / "images" / "assets" / "bus.jpg"))
     decoded = av.VideoFrame.from_ndarray(image, format="bgr24").reformat(format=pixel_format)

@@ -183,7 +183,7 @@ def test_what_the_context_refuses_is_an_error(call: Any, message: str):
 
 
 class TimingConfig:
-    """Keeps a timing cache as the real one does: garbage makes none, and none cannot be set."""
+    """Keeps a timing cache as the real one does: garbage gives None, and None cannot be set."""
 
     def __init__(self) -> None:
         self.cache: Any = None

@@ -46,7 +46,7 @@ def library(name: Library, module: Any = None) -> TensorRt:
 
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Build:
-    """A function that builds a plan on a Jetson without a library, and returns what that was given."""
+    """A function that builds a plan on a Jetson without a library, and returns the arguments of the build."""
 
     def build(model: Path, options: BuildOptions, name: Library = "tensorrt") -> tuple[PlanFile, BuildOptions]:
         given: list[BuildOptions] = []
@@ -206,7 +206,7 @@ def test_the_preset_of_a_jetson_builds_for_its_one_camera() -> None:
 def test_a_plan_that_a_run_opens_is_compared_with_its_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
 ) -> None:
-    """The whole way from `load_detector`, with a plan that finds nothing: it is refused."""
+    """All steps from `load_detector` on, with a plan that finds nothing: it is refused."""
     model = tmp_path / demo_model().name
     model.write_bytes(demo_model().read_bytes())
     plan = gpu_detector(model, tmp_path, max_batch=1).facts.path

@@ -17,7 +17,7 @@ def iou(a: Box, b: Box) -> float:
 
 
 def greedy_nms(boxes: Sequence[Box], scores: Sequence[float], classes: Sequence[int], threshold: float) -> list[int]:
-    """Greedy NMS as its definition says it, one pair at a time."""
+    """Greedy NMS exactly as defined, one pair at a time."""
     kept: list[int] = []
     for index in sorted(range(len(boxes)), key=lambda i: (-scores[i], i)):
         rivals = (k for k in kept if classes[k] == classes[index])

@@ -59,7 +59,7 @@ def test_boxes_are_those_of_the_exporter(path: Path) -> None:
 
 
 def sort(columns: Any) -> np.ndarray:
-    """An order that rounding does not change: class, then place."""
+    """An order that rounding does not change: class, then position."""
     return np.lexsort((columns["xyxy"][:, 1].round(), columns["xyxy"][:, 0].round(), columns["class_id"]))
 
 

@@ -1,4 +1,4 @@
-"""Whatever numbers a model computes, heads give sound boxes or none, and never raise."""
+"""Whatever numbers a model computes, heads return valid boxes or none, and never raise."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ NASTY = np.array([0, 1, -1, 0.5, 1e-30, 1e6, -1e30, 3e38, np.nan, np.inf, -np.in
 
 
 def fill(shape: tuple[int, ...], dtype: str, random: np.random.Generator, nasty: float) -> np.ndarray:
-    """Random numbers between 0 and 1, a share of them replaced by the worst there are."""
+    """Random numbers between 0 and 1, some of them replaced by the worst possible values."""
     if dtype == "int64":
         return random.choice([0, 1, 90, -1, 2**62, -(2**63)], shape)
     values = random.random(shape, np.float32)

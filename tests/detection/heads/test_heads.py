@@ -148,7 +148,7 @@ def test_no_output_breaks_a_head(head: RawHead, shapes: list[tuple[int, ...]], v
 
 
 def hostile(shape: tuple[int, ...], dtype: str, seed: int) -> NDArray[np.floating]:
-    """Mostly low scores and sound boxes; some numbers are infinite, not numbers, or far too large."""
+    """Mostly low scores and valid boxes; some values are infinite, NaN or far too large."""
     random = np.random.default_rng(seed)
     output = random.uniform(0, 1, shape) ** 4
     output[random.random(shape) < 0.02] = np.nan

@@ -34,7 +34,7 @@ AFTER_S = (scenes.UTC - 1_700_000_000 * NS_PER_S) / NS_PER_S  # of the recording
 
 
 class Ring:
-    """Notes for how long each source is to be recorded."""
+    """Records for how long each source is to be recorded."""
 
     def __init__(self) -> None:
         self.held: list[tuple[str, float]] = []
@@ -65,7 +65,7 @@ class Site:
         self.log = EventLog(self.place, clip_severities=["alert"], followers=[self.media])
 
     def run(self, until: Callable[[list[EventRow]], bool], *, frames: int = 95) -> list[EventRow]:
-        """Let a person walk through the yard, and return the events once they are as wanted."""
+        """Let a person walk through the yard, and return the events once they meet the condition."""
         self.log.open(scenes.run())
         for packet in scenes.walk(frames):
             self.log.write(packet)

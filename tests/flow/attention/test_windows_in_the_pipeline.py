@@ -1,4 +1,4 @@
-"""Sources that are looked at in windows, in a whole pipeline."""
+"""Sources that are detected in windows, in a whole pipeline."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_the_message_says_which_boxes_were_looked_at_and_which_are_held() -> Non
 
 
 class SlowSink(SinkBase):
-    """Delays what comes before it now and then."""
+    """Delays the stages before it now and then."""
 
     def write(self, packet: Packet) -> None:
         time.sleep(0.02 * (packet.frame.frame_id % 3 == 0))

@@ -184,7 +184,7 @@ def test_an_answer_that_is_none_is_one_of_an_engine_that_refuses(links: ControlL
 
 
 def test_answers_to_nothing_neither_pile_up_nor_keep_the_controller_busy(links: ControlLinks) -> None:
-    """They were never read, so every wait returned at once."""
+    """The messages were never read, so every wait returned at once."""
     with zmq.Context() as context, context.socket(zmq.ROUTER) as engine:
         port = engine.bind_to_random_port("tcp://127.0.0.1")
         links.connect("n1", f"tcp://127.0.0.1:{port}")
@@ -271,7 +271,7 @@ class Failing(SqliteLedger):
 
 
 class Obedient:
-    """An engine that runs what it is told to."""
+    """An engine that runs whatever it is assigned."""
 
     def __init__(self) -> None:
         self.sent, self.owned = list[Answer](), dict[str, Any]()

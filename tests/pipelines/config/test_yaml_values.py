@@ -1,4 +1,4 @@
-"""YAML as plain values: nothing guessed, nothing shared, nothing replaced without a word."""
+"""YAML as plain values: nothing guessed, nothing shared, nothing replaced silently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ray without Ray: what the launcher uses of it, and an autoscaler that adds and ends machines.
+"""A stand-in for Ray: the functions that the launcher uses, and an autoscaler that adds and ends machines.
 
 As Ray's own does, the autoscaler keeps as many machines as were requested, beginning with those in use, and ends the
 others once nothing on them is used.

@@ -48,7 +48,7 @@ class Seen(NamedTuple):
 
 @dataclass
 class Reader:
-    """Reads the collector on a thread and keeps when which camera was heard, and in which epoch."""
+    """Reads the collector on a thread and records when each camera was heard, and in which epoch."""
 
     address: str
     frames: dict[str, list[Seen]] = field(default_factory=lambda: defaultdict(list))
@@ -81,7 +81,7 @@ class Reader:
         return max((b - a for a, b in pairwise(times)), default=0.0)
 
     def disorder(self) -> list[str]:
-        """Return where an epoch fell, or had two owners."""
+        """Return where an epoch decreased, or had two owners."""
         found = []
         for camera, seen in self.frames.items():
             owners: dict[int, str] = {}
@@ -249,7 +249,7 @@ class FleetLab:
 
 @contextmanager
 def fleet_lab(*arguments: Any, **options: Any) -> Iterator[FleetLab]:
-    """Yield a fleet whose cameras are all heard, and end all of it afterwards."""
+    """Yield a fleet once all its cameras are heard, and end all of it afterwards."""
     lab = FleetLab(*arguments, **options)
     try:
         lab.wait_until_all_are_heard()
@@ -278,7 +278,7 @@ def kill_a_node(lab: FleetLab) -> dict[str, Any]:
 
 
 def freeze_a_node(lab: FleetLab, watch_s: float) -> dict[str, Any]:
-    """Freeze an engine, wait until its cameras are elsewhere, let it go on, and return what the reader then heard."""
+    """Freeze an engine, wait until its cameras are elsewhere, let it continue; return what the reader then heard."""
     lab.wait(lambda: lab.ask(command="status")["engines"][lab.nodes[1]]["state"] == "live", "both engines")
     owners = lab.owners()
     frozen = owners[lab.cameras[0]]
@@ -304,7 +304,7 @@ def freeze_a_node(lab: FleetLab, watch_s: float) -> dict[str, Any]:
 
 
 def frozen_runs_nothing_old(lab: FleetLab, engine_id: str) -> bool:
-    """Return whether an engine runs only what the controller says that it owns."""
+    """Return whether an engine runs only the cameras that it owns according to the controller."""
     runs = ask(lab.control_of(engine_id), {"command": "renew", "leases": []}, 5.0)["owned"]
     owners = lab.owners()
     return all(owners[name] == engine_id for name in runs)

@@ -44,7 +44,7 @@ class SimulatedServer:
         assert self._rests.wait(60)
 
     def thaw(self) -> None:
-        """Read what has arrived, and go on."""
+        """Read what has arrived, and continue."""
         self._is_frozen.clear()
 
     def close(self) -> None:

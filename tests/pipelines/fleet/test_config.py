@@ -1,4 +1,4 @@
-"""`fleet.yaml`: what is accepted, and what a mistake is told."""
+"""`fleet.yaml`: what is accepted, and the message for each mistake."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ OPTIONS = ControllerOptions(lease_s=4.0, renew_s=1.0, join_s=3.0)
 
 
 class Unreliable(SqliteLedger):
-    """A ledger that fails when told so, after or before it has made a change."""
+    """A ledger that fails when a test sets it to, before or after it has made a change."""
 
     def __init__(self) -> None:
         super().__init__(":memory:")
@@ -101,7 +101,7 @@ def test_nothing_stops_while_the_ledger_is_away_and_lost_cameras_come_back_with_
 
 
 def test_a_change_without_an_answer_is_read_again() -> None:
-    """It may have been made: the epoch that the ledger has then is the one that counts."""
+    """The change may have been made: the epoch that is in the ledger afterwards counts."""
     fleet = Fleet()
     owner, epoch = fleet.publishing()["c1"]
     other = "b" if owner == "a" else "a"

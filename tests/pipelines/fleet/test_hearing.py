@@ -1,4 +1,4 @@
-"""What the controller makes of answers that are wrong."""
+"""How the controller treats wrong answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Leases while the controller is away: who renews them, and how a new controller gets that right back."""
+"""Leases while the controller is away: the keeper renews them, and a new controller takes that over again."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ engines, cameras = st.sampled_from(ENGINES), st.sampled_from(CAMERAS)
 
 
 class OneOwner(RuleBasedStateMachine):
-    """Whatever happens to engines, network and controller."""
+    """Everything that happens to engines, network and controller."""
 
     steps = 0
     """Of all examples together."""
@@ -100,7 +100,7 @@ class OneOwner(RuleBasedStateMachine):
 
     @rule(engine_id=engines, is_known=st.booleans())
     def kill(self, engine_id: str, is_known: bool) -> None:
-        """A process ends; the launcher notices, or nobody does."""
+        """A process ends; the launcher notices, or nothing does."""
         if engine_id in self.network.engines:
             self.processes.remove(self.network.engines[engine_id])
             self.network.kill(engine_id)
@@ -174,7 +174,7 @@ class OneOwner(RuleBasedStateMachine):
         assert all(who[0][1] <= held[name].epoch for name, who in owners.items()), (owners, held)
 
     def teardown(self) -> None:
-        """Once all is well again, every camera runs where the ledger says."""
+        """Once all faults are over, every camera runs where the ledger says."""
         if not hasattr(self, "processes"):
             return
         self.heal()

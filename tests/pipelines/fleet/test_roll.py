@@ -190,7 +190,7 @@ def test_a_model_is_compared_on_cameras_that_send_images_and_use_the_model_that_
 def test_an_engine_whose_cameras_all_are_offline_gets_the_model_unwatched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An offline camera as canary would keep each try waiting for its frames, and in the end return the model."""
+    """With an offline camera as canary, each try would wait for its frames, and the model would be rolled back."""
     model, engines = tmp_path / "new.onnx", Engines("/old.onnx")
     model.write_bytes(b"model")
     watched: list[tuple[str, ...]] = []

@@ -1,4 +1,4 @@
-"""How many machines a fleet asks for and gives back, and a launcher that never makes the controller wait."""
+"""How many machines a fleet requests and gives back, and a launcher that never makes the controller wait."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_a_cluster_that_does_not_answer_keeps_nobody_waiting() -> None:
 
 
 def test_what_fails_while_the_cluster_is_away_is_done_later_and_requests_are_repeated() -> None:
-    """A restarted cluster has forgotten what it was asked for; an engine that is not ended keeps its machine."""
+    """A restarted cluster has forgotten the requests; an engine that is not ended keeps its machine."""
 
     class Failing(Hanging):
         def give_back(self, engine_id: str) -> None:

@@ -32,7 +32,7 @@ def b_frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ask(kind: str, folder: Path, begin_s: float, end_s: float) -> tuple[dict[str, Any], bytes]:
-    """Return the line that the process answers, and what follows."""
+    """Return the first line of the process's answer, and the rest."""
     span = {"from_utc_ns": UTC_NS + round(begin_s * NS_PER_S), "to_utc_ns": UTC_NS + round(end_s * NS_PER_S)}
     job = json.dumps({kind: {"folder": str(folder), **span}}).encode() + b"\n"
     command = [sys.executable, "-m", "pipelines.history.jobs"]

@@ -1,4 +1,4 @@
-"""`bench --plan`: what it reports was run and kept up; more cameras than that are not reported."""
+"""`bench --plan`: the number of cameras that it reports was run and kept up; no larger number is reported."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def samples(text: str) -> dict[str, float]:
 
 
 def check_metrics(text: str) -> None:
-    """Hold a page against Prometheus's own rules; skip the test if its tool is missing."""
+    """Check a page against Prometheus's own rules; skip the test if its tool is missing."""
     if shutil.which("promtool") is None:
         pytest.skip("promtool is missing: apt-get install prometheus")
     done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)

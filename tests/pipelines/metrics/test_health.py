@@ -1,4 +1,4 @@
-"""Health: alive while its threads turn, ready when it works; a dead camera makes no engine unready."""
+"""Health: alive while its threads run, ready when it works; a dead camera does not make an engine unready."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cost of sources: right in sum, and shared by the work that their frames cause."""
+"""The cost of sources: the sum is right, and it is divided by the work that their frames cause."""
 
 from __future__ import annotations
 

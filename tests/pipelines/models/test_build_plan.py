@@ -75,7 +75,7 @@ def test_a_match_is_one_box_of_each(first: Detections, second: Detections, expec
 
 
 class Fixed(DetectorBase):
-    """Finds the same on every frame."""
+    """Finds the same objects on every frame."""
 
     name, class_names, max_batch, depth = "fixed", ("a", "b"), 1, 1
 

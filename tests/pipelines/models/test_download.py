@@ -1,4 +1,4 @@
-"""Downloads from a real HTTP server on this machine, which answers well, slowly, wrongly or not to the end."""
+"""Downloads from a real HTTP server on this machine, which answers correctly, slowly, wrongly or incompletely."""
 
 from __future__ import annotations
 

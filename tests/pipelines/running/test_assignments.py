@@ -1,4 +1,4 @@
-"""Engines of a fleet: two processes and a collecting proxy; who owns a camera is never in doubt, whoever freezes."""
+"""Engines of a fleet: two processes and a collecting proxy; each camera has one owner, whichever process freezes."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def answers_of(links: ControlLinks, count: int, act: Callable[[], object] = lamb
 
 
 def test_a_control_socket_answers_as_many_requests_as_a_controller_has(links: ControlLinks, tmp_path: Path) -> None:
-    """When a machine is lost, another may be told to start a hundred cameras in one moment."""
+    """When a machine is lost, another may have to start a hundred cameras at once."""
     address, seen = f"ipc://{tmp_path}/s", list[Any]()
     commands = {name: lambda request: seen.append(request["n"]) or {"n": request["n"]} for name in ("assign", "renew")}
     control = ControlSocket(address, commands)

@@ -50,7 +50,7 @@ def test_pipeline_is_stopped_even_if_the_loop_is_left_by_an_exception() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_a_process_and_its_group_is_one_request(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`timeout -s INT` and Ctrl-C in some shells send two; the summary must come all the same."""
+    """`timeout -s INT` and Ctrl-C in some shells send two; the summary must still be printed."""
     exits: list[int] = []
     monkeypatch.setattr(os, "_exit", exits.append)
     clock = [100.0]

@@ -1,4 +1,4 @@
-"""Plans built in the background: what serves meanwhile, going over, failing, and ending at once."""
+"""Plans built in the background: what serves meanwhile, switching over, failing, and stopping at once."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def config_for(model: Path, **detector: object) -> Config:
 
 
 def with_fake_gpu(config: Config, sources: Sequence[SourceInfo], model: str = DEFAULT_MODEL) -> Detector:
-    """Make a detector as if there were a GPU: its plan is real, what runs it is not."""
+    """Make a detector as if there were a GPU: its plan is real, and its runtime is a stand-in."""
     options = config.detector
     if options.backend not in ("auto", "tensorrt"):
         return build_detector(config, sources)

@@ -184,7 +184,7 @@ def model(tmp_path: Path) -> str:
 
 
 class Loading:
-    """Makes detectors that are loaded once they may be, and then fail if they are to."""
+    """Makes detectors that load once the test lets them, and then fail if it says so."""
 
     def __init__(self, error: ModelError | None = None) -> None:
         self.is_loading, self.may_load, self.error = threading.Event(), threading.Event(), error

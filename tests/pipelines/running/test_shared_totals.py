@@ -1,4 +1,4 @@
-"""Totals over a move: what others counted is added once, however often it is read."""
+"""Totals across a move: the counts of other engines are added once, however often they are read."""
 
 from __future__ import annotations
 

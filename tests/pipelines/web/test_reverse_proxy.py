@@ -1,4 +1,4 @@
-"""The page behind a real nginx, below a path of its own, and inside a frame of Home Assistant's page."""
+"""The page behind a real nginx, below a path, and inside a frame of Home Assistant's page."""
 
 from __future__ import annotations
 

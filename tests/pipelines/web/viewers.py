@@ -1,4 +1,4 @@
-"""Viewers of the page without a browser: they take everything and look at nothing, in a separate process.
+"""Viewers of the page without a browser, in a separate process: they receive everything and decode nothing.
 
 usage: python -m tests.pipelines.web.viewers PORT COUNT SOURCE ...  (until its input ends; then prints what came)
 """

@@ -122,7 +122,7 @@ def test_no_earlier_epoch_comes_back_in_another_worker(engine: Engine) -> None:
 
 
 def test_an_engine_with_a_silent_worker_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If it answered for the others, the fleet would take the silent worker's sources for stopped."""
+    """If the engine answered for the others alone, the fleet would believe the silent worker's sources stopped."""
     monkeypatch.setattr(assignments_module, "ANSWER_S", 0.1)
     engine = Engine(tmp_path)
     try:

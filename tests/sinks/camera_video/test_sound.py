@@ -1,4 +1,4 @@
-"""Recordings keep the sound: copied, beside its video in every file, and never in the way of it."""
+"""Recordings keep the sound: copied, in every file together with its video, and never delaying the video."""
 
 from __future__ import annotations
 

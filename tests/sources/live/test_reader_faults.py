@@ -1,4 +1,4 @@
-"""A mistake that no other attempt can mend ends a source; what a reader process logs is in the engine's log."""
+"""An error that no retry can fix ends a source; what a reader process logs is in the engine's log."""
 
 from __future__ import annotations
 

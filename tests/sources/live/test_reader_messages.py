@@ -1,4 +1,4 @@
-"""What a reader process says is checked: it may have become somebody else's."""
+"""What a reader process sends is checked: it may have been taken over."""
 
 from __future__ import annotations
 

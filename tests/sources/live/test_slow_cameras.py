@@ -1,4 +1,4 @@
-"""Cameras of a frame or so per second, as real ones are at night: open soon, and lose nothing to wrong times."""
+"""Cameras of about one frame per second, as at night: opened soon, and no frame lost to wrong times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The preview of augmented pictures: it shows training images, and boxes that follow the changes."""
+"""The preview of augmented images: it shows training images, with boxes that follow the changes."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def mosquitto_command(folder: Path, port: int, *, password_file: Path | None = N
 
 
 def wait_for(condition: object, timeout_s: float = 10.0) -> None:
-    """Wait until a callable says true."""
+    """Wait until a callable returns true."""
     end = time.monotonic() + timeout_s
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < end, "waited in vain"

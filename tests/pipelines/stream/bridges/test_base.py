@@ -1,4 +1,4 @@
-"""The forwarder keeps what matters while the recipient is away, in order, within bounds."""
+"""The forwarder keeps the important messages while the recipient is away, in order, within limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How old the video on the screen is, and that it comes back by itself when the camera was away."""
+"""How old the video on the screen is, and that it resumes by itself when a camera returns."""
 
 from __future__ import annotations
 

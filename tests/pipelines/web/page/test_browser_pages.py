@@ -1,4 +1,4 @@
-"""What a person does in the browser: draws zones, reviews events, logs in; and what everybody must be able to use."""
+"""What a person does in the browser: draws zones, reviews events, logs in; and accessibility."""
 
 from __future__ import annotations
 

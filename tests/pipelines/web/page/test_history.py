@@ -80,7 +80,7 @@ def test_counts_are_the_same_in_json_csv_and_the_stream(kept: Site) -> None:
 
 
 def test_a_line_that_never_existed_is_asked_about_the_past(kept: Site) -> None:
-    """The same line as the one that counts finds what that one has counted."""
+    """A question with the same line as the counting one finds what that one has counted."""
     begin, middle = int((time.time() - 3600) * 1e9), "sources/cam"
 
     def both() -> tuple[int, int]:

@@ -77,7 +77,7 @@ def openings(facts: dict[str, Any]) -> int:
 
 
 def test_a_server_that_hangs_or_dies_is_noticed_and_the_engine_goes_on(measured: tuple[Site, str]) -> None:
-    """The web process killed (SURVEILLANCE §6): a new one answers, and the engine has published all the time."""
+    """The web process is killed (SURVEILLANCE §6): a new one answers, and the engine kept publishing throughout."""
     site, address = measured
     assert status(address, "/livez") == (200, "ok\n")
     facts = json.loads(until(address, "/healthz", 200))

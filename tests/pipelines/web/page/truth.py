@@ -42,7 +42,7 @@ class RowTracker(TrackerBase):
 
 
 class RestlessTracker(RowTracker):
-    """Gives every box a new id each four seconds, as if it had left: paths of finished tracks are stored."""
+    """Gives every box a new id every four seconds, as if it had left: paths of finished tracks are stored."""
 
     def __init__(self) -> None:
         self._alive: dict[int, TrackEvent] = {}
@@ -65,7 +65,7 @@ class RestlessTracker(RowTracker):
 
 
 class BlindDetector(DetectorBase):
-    """Finds nothing, so that a measurement is about everything else."""
+    """Finds nothing, so that a measurement covers everything else."""
 
     name = "blind"
     class_names = ("nothing",)
