@@ -77,6 +77,8 @@ def utf8_text(text: str) -> str:
 
 def make_folder(folder: Path) -> None:
     """Create a folder and its missing parents, closed to other users. Raises `OSError`."""
+    if folder.exists():
+        return
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     for place in reversed(missing):
         place.mkdir(mode=FOLDER_MODE, exist_ok=True)

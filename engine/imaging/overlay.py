@@ -12,7 +12,7 @@ from engine.data import NO_DETECTION, Packet
 from engine.errors import ConfigError
 from engine.imaging.caption import draw_caption
 from engine.imaging.heat import draw_heat
-from engine.imaging.scene import READABLE, draw_scene
+from engine.imaging.scene import NOWHERE, READABLE, draw_outlines, write_counts
 from engine.optional import require
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 TRACE_FRAMES = 40
 REFERENCE_HEIGHT = 720
 MASK_OPACITY = 0.4
+LETTER_WH = 18, 24  # of text of scale 1, in pixels
 LIGHT = 150
 """Text on colours brighter than this is black."""
 MIN_VISIBILITY = 0.5
@@ -118,9 +119,11 @@ class Overlay:
         image: NDArray[np.uint8] = packet.frame.image.copy()
         if self._heat and view is not None and view.heat is not None:
             draw_heat(image, view.heat)
+        if self._places and view is not None:
+            draw_outlines(image, view)  # below the labels of objects
         image = painter.draw(packet, image)
         if self._places and view is not None:
-            draw_scene(image, view)
+            write_counts(image, view, painter.label_areas(packet))
         if self._caption:
             draw_caption(image, frame, self._zone)
         return image
@@ -136,6 +139,7 @@ class _Painter:
 
     def __init__(self, style: _Style, labels: bool, trace: bool, color_by: str, *, dwell: bool) -> None:
         self._dwell = dwell
+        self._style = style
         sv = require("supervision")
         lookup = sv.ColorLookup.TRACK if color_by == "track" else sv.ColorLookup.CLASS
         self._boxes = sv.BoxAnnotator(thickness=style.thickness, color_lookup=lookup)
@@ -176,6 +180,15 @@ class _Painter:
         if self._texts is not None:
             image = self._texts.annotate(image, found, labels=_texts_of(packet, dwell=self._dwell))
         return image
+
+    def label_areas(self, packet: Packet) -> NDArray[np.float64]:
+        """Return (N, 4) where the labels of objects are, roughly: left, top, right, bottom in pixels."""
+        if self._texts is None:
+            return NOWHERE
+        texts, corner = _texts_of(packet, dwell=self._dwell), packet.tracks.xyxy[:, :2].astype(np.float64)
+        high = 2 * self._style.text_padding + LETTER_WH[1] * self._style.text_scale
+        wide = LETTER_WH[0] * self._style.text_scale * np.array([len(text) for text in texts], np.float64)
+        return np.column_stack((corner[:, 0], corner[:, 1] - high, corner[:, 0] + wide, corner[:, 1]))
 
     def _draw_shapes(self, image: NDArray[np.uint8], packet: Packet, found: Any) -> NDArray[np.uint8]:
         """Draw boxes, and the masks, oriented boxes and keypoints of the tracks that were seen on this frame."""

@@ -129,7 +129,7 @@ class Killing:
             context.destroy(linger=0)
         return told
 
-    def check(self, runs: list[Told], *, killed: int) -> dict[str, int]:
+    def check(self, runs: list[Told], *, killed: int) -> dict[str, float]:
         """Compare the log with what the runs sent; the first `killed` of them were killed, the last one stopped."""
         with EventReader(self.place) as reader:
             kept = {event.event_id: event for event in reader.events()}
@@ -138,7 +138,7 @@ class Killing:
         begins = [event_id for told in runs for event_id in told.begins]
         assert len(begins) == len(set(begins))
         assert not [event_id for told in runs for event_id in told.twice]
-        cut = 0
+        cut, latest_s = 0, 0.0
         for number, told in enumerate(runs):
             sure_ns = told.last_utc_ns - LATE_NS if number < killed else told.last_utc_ns
             missing = [
@@ -154,17 +154,20 @@ class Killing:
                     cut += 1
                     assert number < killed
                     assert event_id not in told.ends or told.ends[event_id] > sure_ns
-                    assert sure_ns <= event.ended_utc_ns <= told.last_utc_ns + LATE_NS or utc_ns > sure_ns
+                    late_s = (told.last_utc_ns - event.ended_utc_ns) / 1e9
+                    assert abs(late_s) <= LATE_NS / 1e9 or utc_ns > sure_ns, (number, event_id, late_s)
+                    latest_s = max(latest_s, late_s)
                 elif event_id in told.ends and told.ends[event_id] <= sure_ns:
                     assert event.phase == "end"
         for before, after in itertools.pairwise(runs):
             sure = [n for utc_ns, n in before.totals if utc_ns <= before.last_utc_ns - LATE_NS]
             if sure and after.totals:
                 assert after.totals[0][1] >= sure[-1], (before.totals[-5:], after.totals[:3])
-        return {"kills": killed, "events": len(kept), "told": len(begins), "cut off": cut}
+        found = {"kills": killed, "events": len(kept), "told": len(begins), "cut off": cut}
+        return {**found, "ended at most s before the last message": round(latest_s, 3)}
 
 
-def killed_often(folder: Path, kills: int, seed: int, store: str | None = None) -> dict[str, int]:
+def killed_often(folder: Path, kills: int, seed: int, store: str | None = None) -> dict[str, float]:
     """Kill an engine this many times at random moments, then stop one normally; return the comparison."""
     chance, killing = random.Random(seed), Killing(folder, store)
     runs = [killing.run(chance.uniform(1.0, 4.0), signal.SIGKILL) for _ in range(kills)]

@@ -79,6 +79,15 @@ def test_text_can_be_read_at_any_size_and_is_not_cut_off(width: int) -> None:
 def test_one_visit_is_not_visits() -> None:
     told: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("engine.imaging.scene.write", lambda image, text, *more: told.append(text))
+        patch.setattr("engine.imaging.scene._Line.draw", lambda line, image, text, *more: told.append(text))
         Overlay(trace=False, labels=False).draw(_packet(640, 480, inside=True))
     assert told == ["yard: 1 now, 1 visit", "door: in 0, out 0"]
+
+
+def test_neither_border_nor_counts_of_a_zone_cover_the_label_of_an_object() -> None:
+    packet = _packet(640, 480, inside=True)
+    box = [(150.0, 245.0, 200.0, 430.0)]  # the zone's upper edge runs through the label above this box
+    packet = replace(packet, tracks=Tracks(box, [0.9], [0], [1], None, [0]))
+    without = Overlay(trace=False, places=False).draw(packet)[229:243, 152:225]
+    assert without.any(axis=2).mean() > 0.9
+    assert (Overlay(trace=False).draw(packet)[229:243, 152:225] == without).all()

@@ -197,21 +197,32 @@ def _play(rows: MotRows, counter: Counter, every: int, noise: float, missing: fl
         counter.update(ids[kept], boxes[kept], frame)
 
 
+Column = tuple[str, int, float, float]
+"""Name, every how many-th frame is used, noise as a share of the height, and share of observations left out."""
+
+
+def summed_errors(data: Path, make: Callable[[tuple[int, ...]], Counter], column: Column, seeds: int) -> list[int]:
+    """Return the sum of absolute errors over all lines, one per seed; one in all if nothing is random."""
+    _, every, noise, missing = column
+    errors = []
+    for seed in range(seeds if noise or missing else 1):
+        errors.append(0)
+        for sequence, lines in SEQUENCES.items():
+            rows = read_mot(data / "mot" / sequence / "gt" / "gt.txt")
+            counter = make(lines)
+            _play(rows, counter, every, noise, missing, seed)
+            errors[-1] += int(np.abs(counter.counts() - _truth(rows, lines)).sum())
+    return errors
+
+
 def lines_table(data: Path, seeds: int) -> None:
     """Print the sum of absolute errors over 14 lines and 70 crossings."""
     print("| rule | " + " | ".join(name for name, *_ in COLUMNS) + " |")
     print("|---" * (len(COLUMNS) + 1) + "|")
     for name, make in RULES.items():
         cells = []
-        for _, every, noise, missing in COLUMNS:
-            errors = []
-            for seed in range(seeds if noise or missing else 1):
-                errors.append(0)
-                for sequence, lines in SEQUENCES.items():
-                    rows = read_mot(data / "mot" / sequence / "gt" / "gt.txt")
-                    counter = make(lines)
-                    _play(rows, counter, every, noise, missing, seed)
-                    errors[-1] += int(np.abs(counter.counts() - _truth(rows, lines)).sum())
+        for column in COLUMNS:
+            errors = summed_errors(data, make, column, seeds)
             cells.append(f"{np.mean(errors):.1f}" if len(errors) > 1 else str(errors[0]))
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 

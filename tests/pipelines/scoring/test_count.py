@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -14,6 +15,7 @@ from engine.analytics.places import Line, Zone
 from engine.errors import ConfigError, SourceError
 from pipelines.cli import app
 from pipelines.scoring.count import count_mot
+from pipelines.scoring.mot import read_mot
 
 TRUTH = {
     "TUD-Stadtmitte": {440: (2, 3), 480: (2, 4), 540: (3, 3), 560: (3, 3), 580: (3, 3)},
@@ -39,6 +41,39 @@ def test_ground_truth_is_counted_exactly(data_dir: Path, sequence: str) -> None:
     assert {int(name[1:]): tuple(directions.values()) for name, directions in counted["lines"].items()} == TRUTH[
         sequence
     ]
+
+
+def _crossings(path: Path, ends: np.ndarray, band_px: float) -> tuple[int, int]:
+    """Count the crossings of a segment by a plain loop that forgets positions closer than `band_px` to its line."""
+    rows = read_mot(path)
+    (start, end), counts = ends, [0, 0]
+    along = end - start
+    for track in np.unique(rows.track_id):
+        left, top, width, height = rows.tlwh[(rows.track_id == track) & (rows.score != 0)].T
+        feet = np.stack((left + width / 2, top + height), axis=1) - start
+        off = (along[0] * feet[:, 1] - along[1] * feet[:, 0]) / np.hypot(*along)  # to the right, y points downwards
+        feet, off = feet[np.abs(off) > band_px], off[np.abs(off) > band_px]
+        for at in np.flatnonzero(np.sign(off[1:]) != np.sign(off[:-1])):
+            share = off[at] / (off[at] - off[at + 1])
+            where = (feet[at] + share * (feet[at + 1] - feet[at])) @ along / (along @ along)
+            counts[int(off[at] > 0)] += 0 <= where < 1
+    return counts[0], counts[1]
+
+
+@pytest.mark.parametrize("sequence", TRUTH)
+def test_ground_truth_is_counted_exactly_on_any_line(data_dir: Path, sequence: str) -> None:
+    """Lines at random, where the truth does not depend on how far somebody must get: 0 to 15 pixels."""
+    path, rng = data_dir / "mot" / sequence / "gt" / "gt.txt", np.random.default_rng(7)
+    ends = rng.uniform((20, 120), (620, 470), (80, 2, 2)).round()
+    ends = ends[np.hypot(*(ends[:, 0] - ends[:, 1]).T) > 100]
+    truths = [{_crossings(path, each, band) for band in (0, 5, 10, 15)} for each in ends]
+    lines = [Line(f"l{n}", [tuple(point) for point in each]) for n, each in enumerate(ends)]
+    found = count_mot(path, 25, (640, 480), Analytics([], lines))["lines"]
+    counted = {name: tuple(directions.values()) for name, directions in found.items()}
+    expected = {f"l{n}": truth.pop() for n, truth in enumerate(truths) if len(truth) == 1}
+    assert len(expected) > 30
+    assert sum(map(sum, expected.values())) > 20
+    assert {name: counted[name] for name in expected} == expected
 
 
 def _mot(folder: Path, rows: list[tuple[float, ...]]) -> Path:
