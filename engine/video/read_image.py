@@ -6,6 +6,7 @@ damaged image is an error, never a frame whose missing part is grey.
 
 from __future__ import annotations
 
+import logging
 import re
 import stat
 from pathlib import Path
@@ -16,9 +17,12 @@ from numpy.typing import NDArray
 
 from engine.errors import MissingDependencyError
 from engine.optional import require
+from engine.paths import utf8_text
 from engine.video.sizes.image_header import claims_more, is_heif
 from engine.video.sizes.limits import MAX_PIXELS, check_image
+from engine.video.sizes.more_images import has_more_images
 
+logger = logging.getLogger(__name__)
 IMAGE_SUFFIXES = frozenset(
     f".{kind}"
     for kind in (
@@ -35,7 +39,9 @@ _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """Return an image as (H, W, 3) BGR, made upright by its EXIF orientation; the first frame of an animation.
+    """Return an image as (H, W, 3) BGR, made upright by its EXIF orientation.
+
+    Of several pages or frames it is the first; the log says so.
 
     Args:
         path: the file.
@@ -52,7 +58,14 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     size = facts.st_size
     if size > BYTES_PER_PIXEL * max_pixels:
         raise ValueError(f"{size / 1e6:.0f} MB is too large for an image of {max_pixels / 1e6:g} million pixels")
-    return decode_image(np.fromfile(path, np.uint8), max_pixels)
+    encoded = np.fromfile(path, np.uint8)
+    image = decode_image(encoded, max_pixels)
+    if has_more_images(encoded.data):
+        logger.warning(
+            "%s holds several images, of which only the first is used: save them as files of their own, or as a video",
+            utf8_text(str(path)),
+        )
+    return image
 
 
 def decode_image(encoded: NDArray[np.uint8], max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
