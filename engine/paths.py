@@ -5,6 +5,7 @@ One rule for sources and all options.
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
@@ -73,6 +74,24 @@ def utf8_text(text: str) -> str:
     True
     """
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def how_to_write(error: BaseException) -> str:
+    """Return what to do about a file or folder that could not be written.
+
+    >>> how_to_write(OSError(errno.ENOSPC, "No space left on device"))
+    'free some space, or write elsewhere'
+    """
+    number = getattr(error, "errno", None)
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "free some space, or write elsewhere"
+    if number in (errno.ENOENT, errno.ENOTDIR):
+        return "choose a folder that exists"
+    return {
+        errno.EISDIR: "name a file, not a folder",
+        errno.EROFS: "choose a folder on a disk that is not read-only",
+        errno.ENAMETOOLONG: "choose a shorter name",
+    }.get(number or 0, "choose a folder with write access")
 
 
 def make_folder(folder: Path) -> None:

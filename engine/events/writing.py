@@ -275,7 +275,7 @@ class StoreThread:
             self._drop_connection()
 
     def _open_with_patience(self) -> None:
-        """Open the store. A server, or a file that is locked, may become available; others are rejected at once."""
+        """Open the store. A server, a locked file or a full disk may become available; others are rejected at once."""
         try:
             self._opened()
         except StoreError as error:

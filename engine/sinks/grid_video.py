@@ -16,6 +16,7 @@ from engine.data import Packet, Run, SourceStatus
 from engine.errors import SinkError
 from engine.imaging.grid import SIZE_WH, Grid
 from engine.optional import require
+from engine.paths import how_to_write
 from engine.protocols import OutputFile, SinkBase
 from engine.sinks.video_file import ENCODER, ENCODER_OPTIONS, VideoFile, video_path
 
@@ -164,6 +165,4 @@ class GridVideo(SinkBase):
 
     def _unwritable(self, error: OSError) -> SinkError:
         reason = error.strerror or str(error)
-        return SinkError(
-            f"cannot write {self.path}: {reason}: choose a folder that exists, with write access and space"
-        )
+        return SinkError(f"cannot write {self.path}: {reason}: {how_to_write(error)}")

@@ -9,6 +9,7 @@ from typing import IO
 from engine.clock import SYSTEM_CLOCK, Clock
 from engine.data import Packet, Run, SourceStatus
 from engine.errors import SinkError
+from engine.paths import how_to_write
 from engine.protocols import OutputFile, SinkBase
 from engine.wire import Message, encode, eos_message, frame_message, status_message
 
@@ -56,9 +57,7 @@ class JsonlWriter(SinkBase):
             is_file = str(self.path) != STDOUT
             self._file = open(self.path if is_file else 1, self._mode, buffering=0, closefd=is_file)  # noqa: SIM115
         except OSError as error:
-            raise SinkError(
-                f"cannot write {self.path}: {error.strerror}: choose a folder that exists, with write access"
-            ) from error
+            raise SinkError(f"cannot write {self.path}: {error.strerror}: {how_to_write(error)}") from error
 
     def write(self, packet: Packet) -> None:
         """Write one line.

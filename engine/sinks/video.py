@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from engine.data import Frame, Packet, Run, SourceStatus
 from engine.errors import ConfigError, SinkError
 from engine.optional import require
+from engine.paths import how_to_write
 from engine.protocols import OutputFile, SinkBase
 from engine.sinks.video_file import ENCODER, ENCODER_OPTIONS, VideoFile, video_path
 
@@ -166,4 +167,4 @@ class VideoWriter(SinkBase):
     @staticmethod
     def _unwritable(path: Path, error: Any) -> SinkError:
         reason = error.strerror or str(error)
-        return SinkError(f"cannot write {path}: {reason}: choose a folder that exists, with write access and space")
+        return SinkError(f"cannot write {path}: {reason}: {how_to_write(error)}")

@@ -121,21 +121,22 @@ class VideoFile:
 
     def close(self) -> None:
         """Write the frames that the encoder still holds, and the index; harmless when repeated."""
-        container, self._container = self._container, None
+        container = self._container
         if container is None:
             return
         try:
-            self._container = container
-            for packet in self._stream.encode(None):
-                self._mux(packet)
-        finally:
-            self._container = None
-            container.close()
+            try:
+                for packet in self._stream.encode(None):
+                    self._mux(packet)
+            finally:
+                self._container = None
+                container.close()
             if self._packets == 1:
                 self._early.replace(self.path)
+        finally:
             self._early.unlink(missing_ok=True)  # exists only if nothing could be written
-        self.is_complete = True
-        if not self._is_matroska and self.path.stat().st_size <= INDEX_FIRST_BYTES:
+        self.is_complete = self._packets > 0
+        if self.is_complete and not self._is_matroska and self.path.stat().st_size <= INDEX_FIRST_BYTES:
             put_index_first(self.path, self._step)
 
     def _time_of(self, pts_ns: int | None) -> int:

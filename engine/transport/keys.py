@@ -11,6 +11,7 @@ from pathlib import Path
 
 from engine.errors import ConfigError
 from engine.optional import require
+from engine.paths import how_to_write
 from engine.redaction import hide
 
 PUBLIC_SUFFIX = ".key"
@@ -58,9 +59,7 @@ def make_keys(folder: str | Path, name: str) -> tuple[Path, Path]:
         _write(secret, _text(public_key, secret_key), SECRET_MODE)
         _write(public, _text(public_key, None), 0o644)
     except OSError as error:
-        raise ConfigError(
-            f"cannot write keys to {folder}: {error.strerror}: choose a folder that you can write to"
-        ) from error
+        raise ConfigError(f"cannot write keys to {folder}: {error.strerror}: {how_to_write(error)}") from error
     return public, secret
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import SinkError, SourceError
-from engine.paths import FILE_MODE
+from engine.paths import FILE_MODE, how_to_write
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -84,9 +84,7 @@ class RecordingWriter:
                 self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), FILE_MODE
             )
         except OSError as error:
-            raise SinkError(
-                f"cannot write {self.path}: {error.strerror}: choose a folder that you can write to"
-            ) from error
+            raise SinkError(f"cannot write {self.path}: {error.strerror}: {how_to_write(error)}") from error
         try:
             self._continue()
         except (SinkError, OSError):

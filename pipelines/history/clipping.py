@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import ConfigError, SinkError
 from engine.events.media.deletion import is_ours
+from engine.paths import how_to_write
 from engine.sinks.camera_video.recordings import recording_folder
 from pipelines.build.sources import named_sources
 
@@ -142,6 +143,6 @@ def _copied(paths: list[Path], output: Path) -> list[Path]:
         try:
             shutil.copyfile(path, target)
         except OSError as error:
-            raise SinkError(f"cannot write {target}: {error.strerror}: choose a folder with write access") from error
+            raise SinkError(f"cannot write {target}: {error.strerror}: {how_to_write(error)}") from error
         copies.append(target)
     return copies

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import EngineError, SinkError
+from engine.paths import how_to_write
 from engine.redaction import redact, redact_tree
 
 MAX_LOG_BYTES = 1_000_000
@@ -65,7 +66,7 @@ def write_bundle(
     try:
         _write(path, found)
     except OSError as error:
-        raise SinkError(f"cannot write {path}: {error.strerror}: give another --out") from error
+        raise SinkError(f"cannot write {path}: {error.strerror}: {how_to_write(error)} (--out)") from error
     return {name: len(text) for name, text in found.items()}
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from engine.data import NO_IDENTITY, Detections, Frame, Packet, Run, Tracks
 from engine.errors import ConfigError, SinkError
-from engine.paths import utf8_text
+from engine.paths import how_to_write, utf8_text
 from engine.protocols import Detector
 from engine.video.read_image import IMAGE_SUFFIXES, can_write, read_image, write_image
 from engine.wire import rle_from_mask
@@ -210,7 +210,9 @@ def _write(path: Path, picture: Picture) -> None:
     try:
         write_image(path, picture)
     except (OSError, ValueError) as error:
-        raise SinkError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
+        raise SinkError(
+            f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}: {how_to_write(error)}"
+        ) from error
 
 
 @contextmanager
@@ -238,4 +240,4 @@ def _told(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SinkError(f"{path}: cannot be written: {error.strerror}") from error
+        raise SinkError(f"{path}: cannot be written: {error.strerror}: {how_to_write(error)}") from error

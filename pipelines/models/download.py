@@ -27,6 +27,7 @@ from engine.catalogue import Download
 from engine.clock import SystemClock
 from engine.errors import ConfigError, EngineError
 from engine.net.timed import left, timed
+from engine.paths import how_to_write
 
 SILENCE_S = 30.0
 """Seconds without a byte after which the server is considered gone."""
@@ -91,7 +92,9 @@ def fetch(
                 file, wanted, address or wanted.address, progress or (lambda done, total: None), patience or Patience()
             )
         except OSError as error:
-            raise DownloadError(f"{part}: cannot be written: {error.strerror or error}") from error
+            raise DownloadError(
+                f"{part}: cannot be written: {error.strerror or error}: {how_to_write(error)}"
+            ) from error
         os.replace(part, place)
     return True
 

@@ -12,6 +12,7 @@ import msgspec
 
 from engine.clock import SYSTEM_CLOCK
 from engine.errors import ConfigError, SinkError
+from engine.paths import how_to_write
 from engine.subscriber import NoMessageError, Subscriber
 from engine.wire import (
     EosMessage,
@@ -151,5 +152,5 @@ def _write(message: ImageMessage, folder: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(message.jpeg)
     except OSError as error:
-        raise SinkError(f"cannot write {path}: {error.strerror}: choose a folder with write access") from error
+        raise SinkError(f"cannot write {path}: {error.strerror}: {how_to_write(error)}") from error
     return path

@@ -22,6 +22,7 @@ import msgspec
 
 from engine.clock import pause
 from engine.errors import ConfigError, SinkError, StageError
+from engine.paths import how_to_write
 from engine.process import Child
 from engine.stats import NO_STATS
 from pipelines import console
@@ -220,9 +221,7 @@ def _empty(path: str) -> None:
     try:
         Path(path).write_bytes(b"")
     except OSError as error:
-        raise SinkError(
-            f"cannot write {path}: {error.strerror}: choose a folder that exists, with write access"
-        ) from error
+        raise SinkError(f"cannot write {path}: {error.strerror}: {how_to_write(error)}") from error
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from engine.errors import EngineError
 from engine.events.media.cut import Clip, Wanted, cut
 from engine.events.media.still import StillWanted, still
 from engine.process import Messages, die_with
@@ -45,6 +46,8 @@ def answer(job: Mapping[str, Any]) -> dict[str, Any]:
     (kind,) = job
     try:
         return {kind: _KINDS[kind](job[kind])}
+    except (EngineError, OSError) as error:  # a full disk, for example
+        return {kind: {"error": str(error)}}
     except Exception as error:
         logger.exception("the media process failed")
         return {kind: {"error": f"{type(error).__name__}: {error}"}}

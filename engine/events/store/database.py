@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 import threading
@@ -20,6 +21,8 @@ BUSY_S = 5.0
 CACHE_KB = 8192
 POSTGRES_SCHEMES = ("postgresql://", "postgres://")
 _PARAMETER = re.compile(r":([a-z_]+)\b")
+_IO_ERROR = 10
+_LEAST_FREE_BYTES = 64 * 1024
 _CORRUPT_CODES = (11, 26)  # SQLITE_CORRUPT, SQLITE_NOTADB
 Parameters = Mapping[str, Any]
 Row = Sequence[Any]
@@ -34,7 +37,7 @@ class DamagedStoreError(StoreError):
 
 
 class BusyStoreError(StoreError):
-    """Another program holds the file for now, as a backup does."""
+    """The file cannot be used for now: another program holds it, as a backup does, or the disk is full."""
 
 
 class RejectedError(StoreError):
@@ -43,6 +46,15 @@ class RejectedError(StoreError):
 
 class NewerStoreError(StoreError):
     """The store was made by a newer version of the program."""
+
+
+def is_full(place: str | Path) -> bool:
+    """Return whether the disk of a file or folder has no room for a few pages."""
+    try:
+        disk = os.statvfs(Path(place).parent)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < _LEAST_FREE_BYTES
 
 
 class Database(ABC):
@@ -142,8 +154,11 @@ class SqliteDatabase(Database):
             return DamagedStoreError(f"{self._path} is damaged ({text})")
         if text == "database is locked":
             return BusyStoreError(f"{self._path}: {text}: another program holds it: stop that program, or wait")
+        if text == "database or disk is full" or (
+            code is not None and code & 0xFF == _IO_ERROR and is_full(self._path)
+        ):
+            return BusyStoreError(f"{self._path}: database or disk is full: free some space")
         remedy = {
-            "database or disk is full": "free some space",
             "unable to open database file": "choose a folder that exists, with write access",
             "attempt to write a readonly database": "give this user write access",
         }.get(text, "see the system log for the reason")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from engine.events.store.database import (
+    BusyStoreError,
     DamagedStoreError,
     Database,
     NewerStoreError,
@@ -140,7 +142,12 @@ class StorePlace:
         try:
             make_folder(self.folder)
         except OSError as error:
-            raise StoreError(f"events.folder {self.folder}: {error.strerror}: choose one with write access") from error
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: OSError) -> StoreError:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return BusyStoreError(f"events.folder {self.folder}: {error.strerror}: free some space")
+        return StoreError(f"events.folder {self.folder}: {error.strerror}: choose one with write access")
 
     def _keep_others_out(self) -> None:
         """Hold a lock on the folder; continue without one if the file system has no locks."""
@@ -148,7 +155,7 @@ class StorePlace:
         try:
             lock = os.fdopen(os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_APPEND, FILE_MODE), "a+b")
         except OSError as error:
-            raise StoreError(f"events.folder {self.folder}: {error.strerror}: choose one with write access") from error
+            raise self._unusable(error) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

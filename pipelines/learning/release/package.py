@@ -14,6 +14,7 @@ from engine.backends.base import TensorSpec
 from engine.backends.files.base import read_model_file
 from engine.backends.remote.datatypes import DATATYPE_BY_DTYPE
 from engine.errors import ConfigError
+from engine.paths import how_to_write
 from pipelines.learning.model_facts import PREFIX, model_of
 
 TARGETS = ("docker", "triton")
@@ -76,7 +77,7 @@ def package(model: Path, target: str, out: Path, name: str | None = None) -> dic
             raise ConfigError(f"{place}: already exists: choose another --out or --name")
         written = (_triton if target == "triton" else _docker)(file, place, known)
     except OSError as error:
-        raise ConfigError(f"{place}: cannot be written ({error.strerror or error})") from error
+        raise ConfigError(f"{place}: cannot be written ({error.strerror or error}): {how_to_write(error)}") from error
     following = (
         f"tritonserver --model-repository {out.resolve()}"
         if target == "triton"

@@ -8,6 +8,7 @@ from typing import IO, Any, BinaryIO
 
 from engine.errors import SinkError
 from engine.optional import require
+from engine.paths import how_to_write
 from engine.wire import FrameMessage, Message
 from pipelines.stream.adapters.forms import Form, native
 
@@ -167,4 +168,4 @@ class ParquetOutput:
 
 
 def _unwritable(path: Path, error: OSError) -> SinkError:
-    return SinkError(f"cannot write {path}: {error.strerror or error}: choose a folder with write access and space")
+    return SinkError(f"cannot write {path}: {error.strerror or error}: {how_to_write(error)}")
