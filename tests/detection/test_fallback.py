@@ -40,7 +40,9 @@ def backends(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     usable = ["tensorrt", "onnxruntime"]
     made = {"tensorrt": LostGpu, "onnxruntime": OnnxRuntimeBackend}
     monkeypatch.setattr(select, "why_not", lambda name, path=None: None if name in usable else "not installed")
-    monkeypatch.setattr(select, "_load", lambda target: made[next(name for name in made if f".{name}" in target)])
+    monkeypatch.setattr(
+        select, "require_attribute", lambda target: made[next(name for name in made if f".{name}" in target)]
+    )
     return usable
 
 

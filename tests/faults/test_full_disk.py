@@ -1,4 +1,4 @@
-"""A disk that is really full, as a small tmpfs in a mount namespace of its own: runs go on, and messages say why."""
+"""A disk that is really full, as a small tmpfs in its own mount namespace: runs continue, and messages say why."""
 
 from __future__ import annotations
 
