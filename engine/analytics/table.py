@@ -188,7 +188,7 @@ def _layout_of(zones: int, lines: int) -> tuple[dict[str, Place], tuple[int, int
 
 @lru_cache(maxsize=32)
 def _at_birth(zones: int, lines: int) -> tuple[dict[str, Place], Blocks]:
-    """Return where the columns are, and the blocks of one new object."""
+    """Return the position of each column in the blocks, and the blocks of one new object."""
     at, (numbers, flags) = _layout_of(zones, lines)
     rows = Rows(at, (np.zeros((numbers, 1)), np.zeros((flags, 1), np.bool_)))
     for column, value in _AT_BIRTH.items():

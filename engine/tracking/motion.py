@@ -112,7 +112,7 @@ class CentreAreaRatio:
         return _positive_boxes(mean[:, :2], width, area / width)
 
     def _scaled(self, area: Array, variances: tuple[float, ...]) -> Array:
-        """Return (N, len(variances)): those of lengths times the scale squared, those of areas its fourth power."""
+        """Return (N, len(variances)): variances of positions times the relative area, of areas times its square."""
         scale = np.maximum(area, 1.0) / self.reference_px**2
         out: Array = np.multiply.outer(variances, scale)
         out[2::4] *= scale

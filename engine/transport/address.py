@@ -1,6 +1,6 @@
-"""Checks the addresses of sockets before libzmq sees them, which accepts invalid ones silently.
+"""Checks the addresses of sockets, because libzmq accepts invalid ones without an error.
 
-Libzmq wraps a port above 65535, and binding `ipc://` removes whatever is at the path, even a user's file or the socket
+It wraps a port above 65535, and binding `ipc://` removes whatever is at the path, even a user's file or the socket
 of another engine.
 """
 
