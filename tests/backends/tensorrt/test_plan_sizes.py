@@ -94,9 +94,11 @@ def plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Plan
         found = Plans(tmp_path, set(built))
         cuda = partial(FakeCuda, kernels=PROCESSOR_KERNELS)
         parts = Parts(cuda, found.load, lambda capability: b"cubin", lambda: None)
-        backend, load_part = partial(TensorRtBackend, parts=parts), select._load
+        backend, load_part = partial(TensorRtBackend, parts=parts), select.require_attribute
         monkeypatch.setattr(select, "why_not", lambda name, path=None: None)
-        monkeypatch.setattr(select, "_load", lambda target: backend if "tensorrt" in target else load_part(target))
+        monkeypatch.setattr(
+            select, "require_attribute", lambda name: backend if "tensorrt" in name else load_part(name)
+        )
         monkeypatch.setattr(tensorrt, "find_plan", found.find)
         monkeypatch.setattr(tensorrt, "plan_to_run", found.build)
         return found

@@ -224,8 +224,8 @@ def test_a_plan_that_a_run_opens_is_compared_with_its_model(
         return found
 
     monkeypatch.setattr(select, "why_not", lambda name, path=None: None)
-    made, load_part = partial(TensorRtBackend, parts=replace(parts, load_plan=nothing)), select._load
-    monkeypatch.setattr(select, "_load", lambda target: made if "tensorrt" in target else load_part(target))
+    made, load_part = partial(TensorRtBackend, parts=replace(parts, load_plan=nothing)), select.require_attribute
+    monkeypatch.setattr(select, "require_attribute", lambda name: made if "tensorrt" in name else load_part(name))
     with pytest.raises(Exception, match="finds 0 of the .* boxes that its model finds"):
         load_detector(plan, backend=backend).open()
 
