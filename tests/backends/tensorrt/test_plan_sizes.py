@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -39,6 +40,7 @@ from tests.backends.tensorrt.fake_gpu import PLAN, plan_facts
 from tests.detection.test_shapes import frame, save_cells
 
 OWN, WIDE, TALL = (64, 64), (32, 64), (64, 32)
+PATIENCE_S = 60.0
 Size = tuple[int, int]
 
 
@@ -145,7 +147,8 @@ def test_nothing_is_built_while_cameras_are_served(
 ) -> None:
     machine = plans(OWN)
     with caplog.at_level(logging.INFO), detector_of(machine) as detector:
-        for _ in range(3):
+        deadline = time.monotonic() + PATIENCE_S  # plans are looked for in the background
+        while "framewire build" not in caplog.text and time.monotonic() < deadline:
             assert len(detector.detect([frame(128, 60)])[0]) > 0
     assert (machine.loaded, machine.built) == ([OWN], {OWN})
     assert f"framewire build {machine.model} --precision fp32 --imgsz 32x64" in caplog.text
@@ -154,10 +157,9 @@ def test_nothing_is_built_while_cameras_are_served(
 def test_a_plan_that_was_built_beforehand_is_used_by_the_cameras_of_its_aspect(plans: Callable[..., Plans]) -> None:
     machine = plans(OWN, TALL)
     with detector_of(machine) as detector:
-        for _ in range(200):
+        deadline = time.monotonic() + PATIENCE_S  # it is loaded in the background
+        while TALL not in machine.loaded and time.monotonic() < deadline:
             detector.detect([frame(60, 128)])
-            if TALL in machine.loaded:
-                break
         assert machine.loaded[-1] == TALL
         sized = detector._sizes.of(frame(60, 128))
         assert sized.facts.size_hw in (OWN, TALL)
