@@ -56,6 +56,7 @@ LINES = {
         420: (4, 0),
     },
 }
+"""Persons who cross the vertical line at x, to the right and to the left, counted by an independent script."""
 MOST_WRONG = {"25 fps, noise 2 %, 10 % missing": 1, "25 fps, 4 %, 20 %": 2, "5 fps": 1}
 FAR = 2**62
 

@@ -16,29 +16,14 @@ from engine.errors import ConfigError, SourceError
 from pipelines.cli import app
 from pipelines.scoring.count import count_mot
 from pipelines.scoring.mot import read_mot
-
-TRUTH = {
-    "TUD-Stadtmitte": {440: (2, 3), 480: (2, 4), 540: (3, 3), 560: (3, 3), 580: (3, 3)},
-    "TUD-Campus": {
-        180: (3, 1),
-        240: (4, 1),
-        260: (4, 1),
-        280: (4, 1),
-        300: (4, 1),
-        340: (4, 0),
-        360: (5, 0),
-        400: (4, 0),
-        420: (4, 0),
-    },
-}
-"""Persons who cross the vertical line at x, to the right and to the left, counted by an independent script."""
+from tools.measure.scene_answers import LINES
 
 
-@pytest.mark.parametrize("sequence", TRUTH)
+@pytest.mark.parametrize("sequence", LINES)
 def test_ground_truth_is_counted_exactly(data_dir: Path, sequence: str) -> None:
-    lines = [Line(f"x{x}", [(x, 480), (x, 0)]) for x in TRUTH[sequence]]
+    lines = [Line(f"x{x}", [(x, 480), (x, 0)]) for x in LINES[sequence]]
     counted = count_mot(data_dir / "mot" / sequence / "gt" / "gt.txt", 25, (640, 480), Analytics([], lines))
-    assert {int(name[1:]): tuple(directions.values()) for name, directions in counted["lines"].items()} == TRUTH[
+    assert {int(name[1:]): tuple(directions.values()) for name, directions in counted["lines"].items()} == LINES[
         sequence
     ]
 
@@ -60,7 +45,7 @@ def _crossings(path: Path, ends: np.ndarray, band_px: float) -> tuple[int, int]:
     return counts[0], counts[1]
 
 
-@pytest.mark.parametrize("sequence", TRUTH)
+@pytest.mark.parametrize("sequence", LINES)
 def test_ground_truth_is_counted_exactly_on_any_line(data_dir: Path, sequence: str) -> None:
     """Lines at random, where the truth does not depend on how far somebody must get: 0 to 15 pixels."""
     path, rng = data_dir / "mot" / sequence / "gt" / "gt.txt", np.random.default_rng(7)
