@@ -137,7 +137,7 @@ def test_a_camera_that_changes_its_size_gives_the_memory_back(sizes: list[tuple[
     print(verdict)
     is_large = max(width * height for width, height in sizes) > 16_000_000
     assert not verdict.faults(share=0.6 if is_large else SHARE)  # decoding 192 MB a frame takes a core for the while
-    assert verdict.peak_mb - verdict.base.memory_mb < 1500  # seven frames of 192 MB, and decoding one
+    assert verdict.peak_mb - verdict.base.memory_mb < 1900  # seven frames of 192 MB, and decoding one or two
     assert verdict.summary["sources"][EVIL]["published"] > 20
 
 

@@ -37,6 +37,7 @@ from tests.rtsp_server import PYTHON, kill
 SCRIPT = Path(__file__).with_name("record_server.py")
 FRAMES, FPS, BITS, CELL = 16, 10, 5, 10
 PATIENCE_S = 60.0
+DRAWN = 45.0  # of `drawn_at`: about 25 without a box, 90 or more with one
 
 
 def eventually(holds: Callable[[], bool]) -> None:
@@ -136,11 +137,13 @@ def test_the_boxes_that_come_back_are_on_the_right_frames_at_the_same_rate(
     numbers = [number_of(image) for image in images]
     steps = {(after - before) % FRAMES for before, after in itertools.pairwise(numbers)}
     assert 1 in steps
-    right = 0
+    nearest = []  # for images with boxes: the first image of a new track has none
     for image, number in zip(images, numbers, strict=True):
-        near = [at for at in range(number - 3, number + 4) if 0 <= at < FRAMES]
-        right += max(near, key=lambda at, image=image: drawn_at(image, at)) == number  # type: ignore[misc]
-    assert right >= 0.95 * len(images)
+        drawn = {at: drawn_at(image, at) for at in range(number - 3, number + 4) if 0 <= at < FRAMES}
+        if max(drawn.values()) > DRAWN:
+            nearest.append((number, max(drawn, key=lambda at: drawn[at])))
+    assert len(nearest) >= len(images) / 2
+    assert sum(number == at for number, at in nearest) >= 0.95 * len(nearest)
 
 
 def test_nobody_waits_for_a_server_that_hangs_and_one_that_returns_is_found(
