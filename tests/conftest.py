@@ -55,12 +55,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """With several workers (`pytest -n 3`), run a test marked `alone` while no other test runs.
 
     Every test holds a shared lock, one marked `alone` an exclusive one. All pass through a turnstile first, where the
-    latter waits, so that tests which start later cannot keep it waiting.
+    latter waits, so that tests which start later cannot keep it waiting. A pytest that a test starts takes no lock,
+    although it inherits the environment of the worker: it would wait behind a test that waits for its parent.
     """
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
-    if run is None:
+    worker: dict[str, str] | None = getattr(item.config, "workerinput", None)
+    if worker is None:
         return (yield)
-    folder = Path(tempfile.gettempdir()) / f"framewire-tests-{run}"
+    folder = Path(tempfile.gettempdir()) / f"framewire-tests-{worker['testrunuid']}"
     folder.mkdir(exist_ok=True)
     kind = fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH
     with (folder / "running.lock").open("w") as running:
