@@ -104,9 +104,7 @@ class Reconfigurer:
         refuse_variables(source)
         tree = self._tree()
         tree["sources"] = sources(tree["sources"])
-        self._refuse_new_code(tree)
-        self._refuse_other_privacy(tree)
-        return self.change_to(validated(tree, "add", environment=False))
+        return self._change_to_asked(tree, "add")
 
     def remove(self, *source_ids: str) -> list[str]:
         """Remove sources by name. Raises `ConfigError` for an unknown one."""
@@ -146,9 +144,7 @@ class Reconfigurer:
             raise ConfigError(f"there is no source {source_id}")
         if isinstance(tree.get("models"), dict):
             tree["models"] = {name: options for name, options in tree["models"].items() if options is not None}
-        self._refuse_new_code(tree)
-        self._refuse_other_privacy(tree)
-        return self.change_to(validated(tree, "set", environment=False))
+        return self._change_to_asked(tree, "set")
 
     def set_places(self, source_id: str, zones: dict[str, Any], lines: dict[str, Any]) -> list[str]:
         """Replace the zones and lines of a source with ones in fractions of its frame. Raises `ConfigError`."""
@@ -302,13 +298,19 @@ class Reconfigurer:
         if new:
             raise ConfigError(f"{min(new)} is code, which only the configuration file may name: edit the file")
 
-    def _refuse_other_privacy(self, tree: dict[str, Any]) -> None:
+    def _change_to_asked(self, tree: dict[str, Any], request: str) -> list[str]:
+        """Change to plain values that a request asks for, unless only the configuration file may ask for them."""
+        self._refuse_new_code(tree)
+        new = validated(tree, request, environment=False)
+        self._refuse_other_privacy(new)
+        return self.change_to(new)
+
+    def _refuse_other_privacy(self, new: Config) -> None:
         """Raise `ConfigError` for a request that changes what is hidden: only the configuration file may."""
         now = {source.source_id: source.privacy for source in _with_names(self.config).sources}
-        for source in tree["sources"]:
-            wanted = source.get("privacy") if isinstance(source, dict) else None
-            has = now.get(source.get("source_id")) if isinstance(source, dict) else None
-            if wanted != (None if has is None else has.model_dump()):
+        for source in _with_names(new).sources:
+            has = now.get(source.source_id)
+            if (source.privacy and source.privacy.model_dump()) != (has and has.model_dump()):
                 raise ConfigError("privacy can be changed only in the configuration file: edit the file")
 
     def _check_fixed(self, new: Config) -> None:

@@ -21,4 +21,4 @@ def test_a_few_seconds_of_damage_end_nothing(surface: str) -> None:
     [result] = json.loads(done.stdout.splitlines()[-1])
     print(result)
     assert result["tries"] > 0
-    assert (result["ends"], result["leaks"]) == (0, 0), result
+    assert (result["ends"], result["leaks"], result["stalls"]) == (0, 0, 0), result

@@ -129,6 +129,11 @@ def test_cameras_thresholds_and_model_change_without_a_restart(engine: Engine, d
         pytest.param({"command": "pause"}, "pause needs source_id", id="missing argument"),
         pytest.param({"command": "add", "source": {"uri": "/no/such.mp4"}}, "no/such.mp4", id="missing file"),
         pytest.param({"command": "add", "source": {"uri": "0", "loops": 1}}, "did you mean loop", id="unknown key"),
+        pytest.param({"command": "add", "source": {"uri": "0", "source_id": {}}}, "source_id", id="a table as a name"),
+        pytest.param({"command": "set", "key": "sources", "value": 5}, "sources", id="a number as sources"),
+        pytest.param(
+            {"command": "set", "key": "sources", "value": [{"source_id": []}]}, "sources", id="a list as name"
+        ),
         pytest.param(
             {"command": "set", "key": "detector.model", "value": "none.onnx"}, "none.onnx", id="missing model"
         ),
