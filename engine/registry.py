@@ -14,6 +14,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -145,6 +146,21 @@ def check_parameters(what: str, factory: Any, parameters: Mapping[str, Any]) -> 
         signature.bind(**parameters)
     except TypeError as error:
         raise ConfigError(f"{what}: {error}: give it under parameters") from error
+    for name, value in parameters.items():
+        if name in signature.parameters:
+            _check_number(f"{what}: {name}", signature.parameters[name].annotation, value)
+
+
+def _check_number(what: str, annotation: object, value: object) -> None:
+    """Raise `ConfigError` if a parameter is annotated as a number, and is given a text, a switch or no number."""
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    kinds = {kind.strip() for kind in text.split("|")}
+    if not kinds & {"int", "float"} or kinds - {"int", "float", "None"} or (value is None and "None" in kinds):
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"{what} is {value!r}: expected a number, without quotes")
+    if math.isnan(value):
+        raise ConfigError(f"{what} is nan: expected a number")
 
 
 def check_members(what: str, made: object, protocol: type) -> None:

@@ -5,10 +5,11 @@ Exit codes: 0 done (also after SIGTERM), 1 the run failed, 2 bad configuration o
 
 from __future__ import annotations
 
+import math
 import os
 import sys
-from collections.abc import Collection, Sequence
-from functools import cache
+from collections.abc import Callable, Collection, Sequence
+from functools import cache, wraps
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -79,10 +80,25 @@ def make_app(names: Collection[str] = tuple(VERBS)) -> typer.Typer:
         module, _, attribute = VERBS[name].partition(":")
         verb = getattr(import_module(f"pipelines.verbs.{module}"), attribute)
         if isinstance(verb, typer.Typer):
+            for command in verb.registered_commands:
+                command.callback = command.callback and finite(command.callback)
             app.add_typer(verb)
         else:
-            app.command()(verb)
+            app.command()(finite(verb))
     return app
+
+
+def finite(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a verb that refuses `nan` and `inf` as a number, which no limit of an option excludes."""
+
+    @wraps(verb)
+    def checked(**values: Any) -> Any:
+        for name, value in values.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigError(f"--{name.replace('_', '-')} {value}: expected a number")
+        return verb(**values)
+
+    return checked
 
 
 @cache

@@ -15,11 +15,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from engine.errors import ConfigError
+from engine.plain_yaml.reading import parsed_yaml, read_bytes
 from engine.redaction import hide_setting, keep_readable, printable, redact
-from pipelines.config.hints import suggestion, why_no_configuration
+from pipelines.config.hints import expected_number, suggestion, why_no_configuration
 from pipelines.config.models import Config
 from pipelines.config.versions import upgraded
-from pipelines.config.yaml_text import parsed_yaml, read_bytes
 
 PRESETS = (Path(__file__).parents[1] / "presets", Path(__file__).parents[2] / "configs")
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
@@ -232,6 +232,8 @@ def _explain(error: ValidationError, origin: str, root: type[BaseModel] = Config
         else:
             found = "" if problem["type"] == "missing" or not where else f" (found {_shown(problem['input'])})"
             message = _UNQUOTED.get(repr(problem["input"]), "") if problem["type"] == "string_type" else ""
+            if problem["type"] == "finite_number":
+                message = expected_number(root, problem["loc"])
             message = message or problem["msg"].removeprefix("Value error, ")
             lines.append(f"{where}: {message}{found}" if where else message)
     if len(problems) > MAX_PROBLEMS:

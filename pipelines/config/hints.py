@@ -59,6 +59,7 @@ EXPLAINED: Mapping[str, str] = {
     "agnostic_nms": "boxes of different classes do not suppress each other, which cannot be changed",
 }
 """Terms of other tools that are not keys here, and what to use instead."""
+_LIMITS: Mapping[str, str] = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 _MEDIA = re.compile(
     r"\.(mp4|mkv|avi|mov|webm|m4v|mpe?g|ts|flv|wmv|h?26[45]|hevc|jpe?g|png|bmp|gif|webp|avif|heic)$", re.IGNORECASE
 )
@@ -78,6 +79,27 @@ def suggestion(root: type[BaseModel], location: Sequence[str | int]) -> str:
     near = nearest(word, list(model.model_fields))
     near = elsewhere or near if len(location) == 1 else near or elsewhere
     return f": did you mean {near}?" if near else f": expected one of {', '.join(model.model_fields)}"
+
+
+def expected_number(root: type[BaseModel], location: Sequence[str | int]) -> str:
+    """Return `expected a finite number, at least 0 and at most 1`: what the field at `location` accepts."""
+    field, model = None, root
+    for part in location:
+        found = model.model_fields.get(str(part))
+        if found is not None:
+            field, model = found, section_of(found.annotation) or model
+    limits = dict(_limits(field)) if field is not None else {}
+    allowed = " and ".join(f"{words} {limits[key]:g}" for key, words in _LIMITS.items() if key in limits)
+    return f"expected a finite number{', ' if allowed else ''}{allowed}"
+
+
+def _limits(part: object) -> Iterator[tuple[str, float]]:
+    """Yield the limits in a field or its type, by the names that pydantic gives them."""
+    for constraint in getattr(part, "metadata", None) or getattr(part, "__metadata__", ()):
+        yield from ((key, float(getattr(constraint, key))) for key in _LIMITS if hasattr(constraint, key))
+        yield from _limits(constraint)
+    for inner in typing.get_args(getattr(part, "annotation", part)):
+        yield from _limits(inner)
 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:

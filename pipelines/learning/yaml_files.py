@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import ConfigError
-from pipelines.config.yaml_text import parsed_yaml
+from engine.plain_yaml.reading import parsed_yaml
 
 MAX_BYTES = 1 << 20
 

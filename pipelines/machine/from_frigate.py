@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import ConfigError
-from pipelines.config.yaml_text import parsed_yaml, read_bytes
+from engine.plain_yaml.reading import parsed_yaml, read_bytes
 from pipelines.machine.new_config import NewConfig
 
 _FRIGATE_VARIABLE = re.compile(r"\{(FRIGATE_\w{1,60})\}")

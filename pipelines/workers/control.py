@@ -94,31 +94,37 @@ class WorkersControl(ControlSocket):
         whole["wall_s"] = max((reply.get("wall_s", 0.0) for reply in replies), default=0.0)
         return {**whole, "workers": len(replies)}
 
-    def _sources(self) -> dict[str, str]:
-        """Return the worker of each source."""
-        return {
-            name: address
-            for address in self._workers()
-            for name in ask(address, {"command": "status"}, ASK_S).get("sources", {})
-        }
+    def _owners(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the worker of each source of the run, and that of each source that was removed."""
+        here: dict[str, str] = {}
+        gone: dict[str, str] = {}
+        for address in self._workers():
+            status = ask(address, {"command": "status"}, ASK_S)
+            here |= dict.fromkeys(status.get("configured", ()), address)
+            gone |= dict.fromkeys(status.get("sources", ()), address)
+        return here, {name: address for name, address in gone.items() if name not in here}
 
     def _of_source(self, request: Request) -> dict[str, Any]:
         """Pass a request on to the worker that has its source."""
-        name, owners = given(request, "source_id", str), self._sources()
+        name, (owners, _) = given(request, "source_id", str), self._owners()
         if name not in owners:
-            raise ConfigError(f"there is no source {name}: the run has {', '.join(owners) or 'none'}")
+            raise ConfigError(f"there is no source {name}; expected one of: {', '.join(owners) or 'none'}")
         return _plain(ask(owners[name], request, ASK_S))
 
     def _add(self, request: Request) -> dict[str, Any]:
-        """Pass a new source to the worker with the fewest; its name must be new to all workers."""
-        source, owners = given(request, "source", dict), self._sources()
+        """Pass a source to the worker that had one of this name before, or else to the one with the fewest.
+
+        So a camera that is added again waits for its last frames, and the run never has two of one name.
+        """
+        source, (owners, gone) = given(request, "source", dict), self._owners()
         name = source.get("source_id")
         if name in owners:
             raise ConfigError(f"there is already a source {name}: choose another name")
         counts = {address: list(owners.values()).count(address) for address in self._workers()}
         if not counts:
             raise ConfigError("no worker is running any longer")
-        done = _plain(ask(min(counts, key=lambda address: counts[address]), request, ASK_S))
+        chosen = gone.get(str(name)) or min(counts, key=lambda address: counts[address])
+        done = _plain(ask(chosen, request, ASK_S))
         self._note_own(name, is_there=True)
         return done
 

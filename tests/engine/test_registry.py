@@ -228,3 +228,9 @@ def test_references_are_told_from_paths_and_addresses(text: object, expected: bo
 
 def test_names_list_what_installed_packages_offer(tmp_path: Path) -> None:
     assert Registry("analyser", {}).names() == ["counter"]
+
+
+@pytest.mark.parametrize("value", ["nan", "0.5", float("nan"), True, [1.0]])
+def test_what_is_no_number_is_refused_where_a_parameter_is_one(value: object) -> None:
+    with pytest.raises(ConfigError, match=r"tracker steady: coast_s is .*: expected a number"):
+        tracker_by_name("steady", coast_s=value)

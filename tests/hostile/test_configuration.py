@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from engine.errors import ConfigError, EngineError
+from engine.plain_yaml.reading import MAX_CHARS, parsed_yaml
 from pipelines.build.pipeline import build_pipeline
 from pipelines.build.sources import build_sources
 from pipelines.config.file import load_config
-from pipelines.config.yaml_text import MAX_CHARS, parsed_yaml
 from pipelines.running.control import ask
 from tests.patience import AT_ONCE_S
 

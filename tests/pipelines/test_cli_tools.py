@@ -14,6 +14,7 @@ import pytest
 from engine.assets import demo_model
 from engine.detection.load import load_detector
 from engine.errors import ConfigError
+from pipelines.cli import app_for
 from pipelines.verbs.scoring.eval import _detector_options
 from tests.onnx_models import save_constant_model
 from tests.pipelines.test_cli import SYNTHETIC, framewire, start, summary_of
@@ -180,3 +181,19 @@ def test_mistakes_are_clear_errors(arguments: list[str], message: str, tmp_path:
     assert done.returncode in (1, 2)
     assert message in done.stderr.replace("\n", " ")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("written", ["nan", "inf", "-inf", "1e999"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param("subscribe --timeout={}", id="without limits"),
+        pytest.param("run --source=synthetic://?count=1 --publish=none --score={}", id="of a run"),
+        pytest.param("record tcp://127.0.0.1:9 --out=x.fwr --duration={}", id="of a recording"),
+        pytest.param("fleet roll --watch={}", id="of a verb in a group"),
+    ],
+)
+def test_options_refuse_what_is_no_number(words: str, written: str) -> None:
+    line = words.format(written).split()
+    with pytest.raises(ConfigError, match=r"--\w+ -?(nan|inf): expected a number"):
+        app_for(line)(line)

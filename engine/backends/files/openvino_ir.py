@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from engine.backends.base import Shape, TensorSpec
 from engine.backends.files.base import ModelFile
-from engine.errors import ModelError
+from engine.errors import ConfigError, ModelError
+from engine.plain_yaml.reading import parsed_yaml
 
 MAX_XML_BYTES = 64 << 20
 MAX_YAML_BYTES = 1 << 18
-MAX_YAML_DEPTH = 16
 MAX_RANK = 16
 DTYPE_BY_TYPE: dict[str, str] = {
     "f32": "float32", "f16": "float16", "f64": "float64", "bf16": "bfloat16", "u8": "uint8", "i8": "int8",
@@ -120,27 +117,12 @@ def read_metadata_yaml(path: Path) -> dict[str, Any]:
 
 def parse_metadata_yaml(text: str, path: Path) -> dict[str, Any]:
     """Return the keys and values of YAML, JSON or a Python literal of plain values. Raises `ModelError`."""
-    if _is_deep(text):
-        raise ModelError(f"{path}: nested deeper than {MAX_YAML_DEPTH} levels: expected the exporter's list of facts")
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ModelError(f"{path}: uses YAML aliases: expected the exporter's plain list of facts")
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise ModelError(f"{path}: not readable as YAML ({reason})") from error
+        values = parsed_yaml(text, str(path), MAX_YAML_BYTES, expected="the exporter's list of facts")
+    except ConfigError as error:
+        raise ModelError(str(error)) from error
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise ModelError(f"{path}: holds a {type(values).__name__}: expected keys and values")
     return {str(key): value for key, value in values.items()}
-
-
-def _is_deep(text: str) -> bool:
-    """Return whether brackets, dashes or indentation nest deeper than any exporter's, which makes the parser slow."""
-    depth = 0
-    for bracket in re.findall(r"[\[\]{}]", text):
-        depth += 1 if bracket in "[{" else -1
-        if depth > MAX_YAML_DEPTH:
-            return True
-    return re.search(rf"(?:[-?:]\s+){{{MAX_YAML_DEPTH}}}|^[ ]{{200}}", text, re.MULTILINE) is not None

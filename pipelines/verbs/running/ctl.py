@@ -42,7 +42,7 @@ def ctl(
 
 def _value_from_yaml(key: str, text: str) -> Any:
     """Return a value for a request. Raises `ConfigError` if it is not YAML, or cannot be written as JSON."""
-    from pipelines.config.yaml_text import parsed_yaml
+    from engine.plain_yaml.reading import parsed_yaml
 
     value = parsed_yaml(text, f"set {key}: the value {text}")
     try:

@@ -33,8 +33,8 @@ def track(
 
 
 def _tracker(name: str, settings: list[str] | None) -> Any:
+    from engine.plain_yaml.reading import parsed_yaml
     from engine.tracking.registry import tracker_by_name
-    from pipelines.config.yaml_text import parsed_yaml
 
     parameters = {}
     for setting in settings or []:

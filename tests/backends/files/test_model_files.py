@@ -14,6 +14,8 @@ from onnx import TensorProto, helper
 
 from engine.backends.base import TensorSpec
 from engine.backends.files.base import find_model, read_model_file
+from engine.backends.files.openvino_ir import read_metadata_yaml
+from engine.detection.metadata import class_names
 from engine.detection.model import inspect_model
 from engine.errors import ModelError
 from tests.onnx_models import save_constant_model, save_pixel_model
@@ -130,10 +132,15 @@ def test_weights_outside_the_folder_or_missing_are_refused(tmp_path: Path, place
         read_model_file(path)
 
 
+ALIAS_BOMB = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9))
+
+
 @pytest.mark.parametrize(
     "yaml",
     [
-        pytest.param("a: &x [1]\nb: [*x, *x]", id="aliases"),
+        pytest.param(ALIAS_BOMB, id="aliases that multiply"),
+        pytest.param("a: &x [*x]", id="a value in itself"),
+        pytest.param("names: {0: a}\nnames: {0: b}", id="a key twice"),
         pytest.param("!!python/object/apply:os.system ['true']", id="a call"),
         pytest.param("[" * 3000, id="deep"),
         pytest.param("- " * 3000, id="deep without brackets"),
@@ -196,3 +203,11 @@ def test_no_flipped_or_missing_bytes_crash_the_onnx_reader(tmp_path: Path) -> No
         path.write_bytes(bytes(hurt))
         with contextlib.suppress(ModelError):
             inspect_model(path)
+
+
+def test_words_in_metadata_beside_an_ir_stay_words(tmp_path: Path) -> None:
+    names = "names: {0: no, 1: on, 2: Off, 3: y, 4: 1:30, 5: 0x1F, 6: 1_000}"
+    write(tmp_path / "metadata.yaml", f"date: 2026-12-01\n{names}\n")
+    metadata = read_metadata_yaml(tmp_path / "metadata.yaml")
+    assert class_names(metadata) == ("no", "on", "Off", "y", "1:30", "0x1F", "1_000")
+    assert metadata["date"] == "2026-12-01"

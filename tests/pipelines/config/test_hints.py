@@ -71,3 +71,27 @@ def test_what_is_no_configuration_is_named(path: str, message: str) -> None:
 @pytest.mark.parametrize("written", ["fp16", "half", "float16", "f16"])
 def test_precision_takes_the_names_that_other_tools_use(written: str) -> None:
     assert load_config(None, {"detector.precision": written}).detector.precision == "f16"
+
+
+@pytest.mark.parametrize("written", ["nan", ".nan", ".inf", "-.inf", "1e999"])
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        pytest.param("detector.score_threshold", "a finite number, at least 0 and at most 1", id="optional"),
+        pytest.param("pipeline.max_age_ms", "a finite number, above 0", id="one limit"),
+        pytest.param("sources.0.detect_hz", "a finite number, above 0 and at most 1000", id="number or word"),
+        pytest.param("sources.0.record.segment_s", "a finite number, at least 1 and at most 86400", id="nested"),
+        pytest.param("sources.0.prepare.lens.centre", "a finite number", id="list"),
+        pytest.param("detector.max_batch", "a finite number, at least 1 and at most 256", id="whole number"),
+        pytest.param("publish.pictures.images_per_s", "a finite number, at least 0 and at most 60", id="of an output"),
+    ],
+)
+def test_no_number_is_refused_with_what_is_expected(key: str, expected: str, written: str, tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("sources: [{uri: 'synthetic://', record: {folder: r}, prepare: {lens: {k1: 0.1}}}]\n")
+    value = f"[{written}, 0.5]" if key.endswith("centre") else written
+    with pytest.raises(ConfigError) as refused:
+        load_config(str(file), {}, [f"{key}={value}"])
+    line = str(refused.value).splitlines()[0]
+    of_text = "should be a valid integer"  # what is said of any text where a whole number is expected
+    assert f"expected {expected} (found" in line or (key == "detector.max_batch" and of_text in line)

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from engine.errors import ConfigError
+from engine.plain_yaml.values import PlainLoader
 from pipelines.config.file import load_config
-from pipelines.config.yaml_values import PlainLoader
 
 
 def loaded(text: str) -> Any:

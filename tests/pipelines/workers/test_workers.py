@@ -165,8 +165,14 @@ def test_one_control_socket_reaches_all_workers_and_ctrl_c_ends_them(tmp_path: P
             ask(control, {"command": "pause", "source_id": "c2"}, PATIENCE_S)
             ask(control, {"command": "add", "source": {"uri": f"synthetic://?{scene}", "source_id": "c5"}}, PATIENCE_S)
             ask(control, {"command": "remove", "source_id": "c1"}, PATIENCE_S)
-            with pytest.raises(ConfigError, match="there is no source nobody"):
-                ask(control, {"command": "remove", "source_id": "nobody"}, PATIENCE_S)
+            for unknown in ("nobody", "c1"):
+                with pytest.raises(ConfigError, match=f"there is no source {unknown}; expected one of") as refused:
+                    ask(control, {"command": "remove", "source_id": unknown}, PATIENCE_S)
+                listed = str(refused.value).rpartition(": ")[2].split(", ")
+                assert sorted(listed) == ["c2", "c3", "c4", "c5"], "the sources of one worker only"
+            again = {"uri": f"synthetic://?{scene}", "source_id": "c1"}
+            ask(control, {"command": "add", "source": again}, PATIENCE_S)
+            assert sorted(_status(control)["configured"]) == ["c1", "c2", "c3", "c4", "c5"]
             with pytest.raises(ConfigError, match="already a source c3"):
                 ask(control, {"command": "add", "source": {"uri": "synthetic://", "source_id": "c3"}}, PATIENCE_S)
             status = _status(control)

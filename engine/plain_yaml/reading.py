@@ -12,33 +12,37 @@ from typing import Any
 import yaml
 
 from engine.errors import ConfigError
-from pipelines.config.yaml_values import PlainLoader
+from engine.plain_yaml.values import PlainLoader
 
 MAX_CHARS = 128 * 1024  # a camera takes about 300 characters, with all its keys 1500
 MAX_NODES = 100_000
 MAX_DEPTH = 50
 
 
-def parsed_yaml(text: str | bytes, origin: str, max_chars: int = MAX_CHARS) -> Any:
+def parsed_yaml(
+    text: str | bytes, origin: str, max_chars: int = MAX_CHARS, *, expected: str = "a configuration"
+) -> Any:
     """Return the plain values in `text`; bytes are UTF-8, or the encoding of their byte order mark.
 
     Args:
         text: one document.
         origin: what it is; begins each message.
         max_chars: longest text.
+        expected: what it should be instead of something longer, deeper or larger.
 
     Raises:
         ConfigError: it is too long, is not YAML, or its aliases expand too far; the message begins with `origin`.
     """
     if len(text) > max_chars:
-        raise ConfigError(f"{origin} has more than {max_chars // 1024} KiB: expected a configuration, shorten it")
-    loader = PlainLoader(text)
+        raise ConfigError(f"{origin} has more than {max_chars // 1024} KiB: expected {expected}, shorten it")
+    loader = None
     try:
-        _check_depth(text, origin)
+        _check_depth(text, origin, expected)
+        loader = PlainLoader(text)
         node = loader.get_single_node()
         if node is None:
             return None
-        _check_size(node, origin)
+        _check_size(node, origin, expected)
         return loader.construct_document(node)
     except ConfigError:
         raise
@@ -47,7 +51,8 @@ def parsed_yaml(text: str | bytes, origin: str, max_chars: int = MAX_CHARS) -> A
     except (ValueError, OverflowError, TypeError, AttributeError, RecursionError) as error:  # 2026-99-99, !!binary, ...
         raise ConfigError(f"{origin} holds a value that YAML cannot build ({error}): quote it") from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def read_bytes(path: Path) -> bytes:
@@ -60,16 +65,16 @@ def read_bytes(path: Path) -> bytes:
         return file.read(MAX_CHARS + 1)
 
 
-def _check_depth(text: str | bytes, origin: str) -> None:
+def _check_depth(text: str | bytes, origin: str, expected: str) -> None:
     """Raise `ConfigError` for deep nesting, because the composer recurses into it, in C without a limit."""
     depth = 0
     for event in yaml.parse(text, Loader=PlainLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
-            raise ConfigError(f"{origin} is nested deeper than {MAX_DEPTH} levels: expected a configuration")
+            raise ConfigError(f"{origin} is nested deeper than {MAX_DEPTH} levels: expected {expected}")
 
 
-def _check_size(root: yaml.Node, origin: str) -> None:
+def _check_size(root: yaml.Node, origin: str, expected: str) -> None:
     """Count the nodes as if every alias were written out. Raises `ConfigError`."""
     sizes: dict[int, int] = {}
     open_nodes: set[int] = set()
@@ -83,7 +88,7 @@ def _check_size(root: yaml.Node, origin: str) -> None:
         total = 1 + sum(size(child) for child in _children(node))
         open_nodes.discard(id(node))
         if total > MAX_NODES:
-            raise ConfigError(f"{origin} has more than {MAX_NODES} values, aliases followed: expected a configuration")
+            raise ConfigError(f"{origin} has more than {MAX_NODES} values, aliases followed: expected {expected}")
         sizes[id(node)] = total
         return total
 

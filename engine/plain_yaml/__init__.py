@@ -1,0 +1,1 @@
+"""Reads YAML within limits and without guessing: configurations, requests and the metadata of models."""
