@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -64,7 +65,7 @@ def step(rows: Rows, paths: Paths, index: Index, layout: LineLayout, tall: Float
         changes = [
             (line, n)
             for line, n in zip(*(at.tolist() for at in across.nonzero()), strict=True)
-            if abs(signed[line, n] - far[line, n]) >= max(2 * BAND * tall[n], LEAST_PX)
+            if abs(signed.item(line, n) - far.item(line, n)) >= max(2 * BAND * tall.item(n), LEAST_PX)
         ]
         if changes:
             result = _changes(rows, paths, index, changes, layout)
@@ -90,16 +91,15 @@ def _changes(rows: Rows, paths: Paths, index: Index, changes: list[tuple[int, in
 
 def _turns_often(rows: Rows, n: int, line: int) -> bool:
     """Record a side change, and return whether more than two occurred within ten seconds."""
-    now_s, turns = rows["box_s"][n], rows["l_turns"][line, :, n]
-    often = bool(now_s - turns[0] <= DITHER_S)
-    rows["l_turns"][line, :, n] = turns[1], now_s
-    return often
+    now_s, turns = rows["box_s"].item(n), rows["l_turns"][line, :, n]
+    first_s, turns[0], turns[1] = turns.item(0), turns.item(1), now_s
+    return bool(now_s - first_s <= DITHER_S)
 
 
 def _path(rows: Rows, n: int, paths: Paths, row: int, line: int) -> tuple[Floats, Floats]:
     """Return (4, K) boxes and (K,) times from the farthest point to the newest observation, thinned at the start."""
-    seq, point = int(rows["seq"][n]), rows["l_point"][:, line, n]
-    newer = np.arange(max(int(point[5]), seq - RING + 1), seq) % RING
+    seq, point = int(rows["seq"].item(n)), rows["l_point"][:, line, n]
+    newer = np.arange(max(int(point.item(5)), seq - RING + 1), seq) % RING
     path = np.concatenate((point[:5, None], paths.boxes[:, newer, row]), axis=1)
     return path[:4], path[4]
 
@@ -112,17 +112,17 @@ def _crossing(rows: Rows, n: int, paths: Paths, row: int, line: int, layout: Lin
     if len(found) % 2 == 0:
         return None
     chord, share = found[-1]
-    span_s = float(times[chord + 1] - times[chord])
-    vector = path[chord + 1] - path[chord]
-    at = path[chord] + share * vector
-    tall = max(float(boxes[3, chord + 1] - boxes[1, chord + 1]), 1.0)
-    end_seq = int(rows["seq"][n]) - (len(times) - 2 - chord)
+    before_s, after_s = times[chord : chord + 2].tolist()
+    (x, y), (end_x, end_y) = path[chord : chord + 2].tolist()
+    span_s, step_x, step_y = after_s - before_s, end_x - x, end_y - y
+    tall = max(boxes.item(3, chord + 1) - boxes.item(1, chord + 1), 1.0)
+    end_seq = rows["seq"].item(n) - (len(times) - 2 - chord)
     return Crossing(
         row=row,
         line=line,
-        direction=0 if rows["l_far"][line, n] < 0 else 1,
-        seconds=float(times[chord]) + share * span_s,
-        at=(float(at[0]), float(at[1])),
-        speed_h=float(np.hypot(*vector)) / tall / span_s if span_s > 0 else 0.0,
-        inferred=span_s > INFERRED_S or end_seq == int(rows["gap_seq"][n]),
+        direction=0 if rows["l_far"].item(line, n) < 0 else 1,
+        seconds=before_s + share * span_s,
+        at=(x + share * step_x, y + share * step_y),
+        speed_h=math.hypot(step_x, step_y) / tall / span_s if span_s > 0 else 0.0,
+        inferred=span_s > INFERRED_S or end_seq == rows["gap_seq"].item(n),
     )

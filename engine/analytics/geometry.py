@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -183,16 +184,15 @@ def cuts(path: Floats, vertices: Floats) -> list[tuple[int, float]]:
         path: (K, 2) points.
         vertices: (V, 2) points.
     """
-    vector = vertices[1:] - vertices[:-1]
-    offset = path[:, None, :] - vertices[None, :-1, :]
-    side = vector[:, 0] * offset[..., 1] - vector[:, 1] * offset[..., 0]
-    is_right = side > 0
-    found = []
-    for chord, segment in zip(*(at.tolist() for at in (is_right[1:] != is_right[:-1]).nonzero()), strict=True):
-        beside = _beside(path[chord].tolist(), path[chord + 1].tolist(), vertices.tolist())
-        if beside[segment] != beside[segment + 1]:
-            before = side.item(chord, segment)
-            found.append((chord, before / (before - side.item(chord + 1, segment))))
+    points, corners, found = path.tolist(), vertices.tolist(), []
+    for segment, ((x0, y0), (x1, y1)) in enumerate(pairwise(corners)):
+        way_x, way_y = x1 - x0, y1 - y0
+        sides = [way_x * (y - y0) - way_y * (x - x0) for x, y in points]
+        for chord, (before, after) in enumerate(pairwise(sides)):
+            if (before > 0) != (after > 0):
+                beside = _beside(points[chord], points[chord + 1], corners)
+                if beside[segment] != beside[segment + 1]:
+                    found.append((chord, before / (before - after)))
     return sorted(found)
 
 

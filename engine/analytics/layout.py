@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.analytics.geometry import ZERO, Flags, Floats, Polygons, signed_distances
+from engine.analytics.geometry import HALF, ZERO, Flags, Floats, Polygons, signed_distances
 from engine.analytics.ground import Plane
 from engine.analytics.places import Anchor, Line, Size, Zone, unit_of
 from engine.analytics.table import Index
@@ -194,8 +194,10 @@ class LineLayout:
 
     def anchors(self, box: Floats, line: int) -> Floats:
         """Return the (N, 2) anchors of (4, N) boxes for one line."""
-        y = box[3] - (box[3] - box[1]) * self._rise[line]
-        return np.stack(((box[0] + box[2]) * 0.5, y), axis=1)
+        anchor = np.empty((box.shape[1], 2))
+        anchor[:, 0] = (box[0] + box[2]) * HALF
+        anchor[:, 1] = box[3] - (box[3] - box[1]) * self._rise[line]
+        return anchor
 
     def signed(self, box: Floats) -> Floats:
         """Return (L, N) distances of the anchors of (4, N) boxes from each line in pixels, positive on its right."""

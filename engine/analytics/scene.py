@@ -33,7 +33,6 @@ from engine.data import Tracks
 ASPECT_TOLERANCE = 0.02
 MOST_PX = 1e6
 """Larger boxes are not valid measurements; nor are NaN and infinity."""
-_MOST = np.full((), MOST_PX)
 PARKED_EVERY_S = 0.5
 ROUNDING_S = 1e-9
 MOST_SCRATCH = 64
@@ -212,12 +211,13 @@ class Scene:
             self._knows_detections = bool((detected >= 0).any())
         if self._checked[0] != ids:
             self._checked = ids, len(set(ids)) == len(ids) and min(ids, default=0) >= 0
-        count = len(ids)
-        valid = np.count_nonzero(size > ZERO) == np.count_nonzero(size < _MOST) == 2 * count and self._checked[1]
         class_id, score = tracks.class_id.astype(np.float64), tracks.score.astype(np.float64)
-        if valid and not (self._knows_detections and min(detected.tolist(), default=0) < 0):
-            width, height = size.tolist()
-            return Seen(_numbers(count), box, class_id, score, width, min(height, default=0.0))
+        width, height = size.tolist()
+        least_tall = min(height, default=1.0)
+        # also False if a size is infinite or NaN
+        valid = min(width, default=1.0) > 0 and least_tall > 0 and sum(width) + sum(height) < MOST_PX
+        if valid and self._checked[1] and not (self._knows_detections and min(detected.tolist(), default=0) < 0):
+            return Seen(_numbers(len(ids)), box, class_id, score, width, least_tall)
         usable = (detected >= 0) | (not self._knows_detections)
         usable &= (size.min(axis=0) > 0) & (size.max(axis=0) < MOST_PX) & (tracks.track_id >= 0)
         rows = usable.nonzero()[0]
@@ -271,10 +271,13 @@ class Scene:
         return rows, continued
 
     def _note_births(self, index: Index, new: Seen, now_s: float) -> None:
-        rows, spots = self.rows, self.spots.find(new.box)
+        rows = self.rows
         rows["first_s"][index] = rows["last_s"][index] = self._newest_s = now_s
         rows["raw"][2, :4][:, index] = new.box
         rows["class_id"][index] = new.class_id
+        if not len(self.spots):
+            return
+        spots = self.spots.find(new.box)
         rows["spot"][index] = spots
         rows["parked"][index] = spots >= 0
         self._has_parked |= bool((spots >= 0).any())

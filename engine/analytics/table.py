@@ -85,6 +85,7 @@ def columns_of(zones: int, lines: int) -> dict[str, tuple[int, Shape]]:
 
 HIDDEN = "rest"
 GROUPS = {
+    "who": ("track_id", "score"),
     "weights": ("class_weight", "score_sum"),
     "seen_s": ("last_s", "present_s"),
     "place": ("older_s", "box_s"),

@@ -83,7 +83,7 @@ class Teller:
             if facts["event"] == "zone_left" and rows["z_told"][self._zone_at[facts["place"]], row]:
                 told += self._count(row, facts, now_ns)
             else:
-                self._pending.setdefault(int(rows["identity"][row]), []).append(facts)
+                self._pending.setdefault(facts["identity"], []).append(facts)
         return told
 
     def _release(self, now_ns: int) -> list[Finding]:
@@ -92,14 +92,14 @@ class Teller:
         told: list[Finding] = []
         for identity in sorted(self._pending):
             row = int(rows["identity"].searchsorted(identity))  # rows are in the order of birth
-            if rows["eligible"][row]:
+            if rows["eligible"].item(row):
                 for facts in self._pending.pop(identity):
                     told += self._count(row, facts, now_ns)
         return told
 
     def _count(self, row: int, facts: Facts, now_ns: int) -> Iterator[Finding]:
         """Count and yield a finding if its place includes the object's class."""
-        class_id = int(self._scene.rows["class_id"][row])
+        class_id = int(self._scene.rows["class_id"].item(row))
         name = self.class_name(class_id)
         finding = Finding(captured_ns=now_ns, class_id=class_id, class_name=name, **facts)
         if finding.event == "line_crossed":
@@ -132,16 +132,21 @@ class Teller:
         self._changes += 1
         self.zone_changes[name] = self._changes
 
+    def inside(self, zone: str) -> int:
+        """Return how many objects are inside a zone."""
+        return int(np.count_nonzero(self._scene.rows["z_told"][self._zone_at[zone]]))
+
     def _made(self, event: str, row: int, place: str, **more: Any) -> tuple[int, Facts]:
         """Return a row and the facts of its finding, except for those known only when it is reported."""
         rows = self._scene.rows
+        track_id, identity, _, _, score = rows["who"][:, row].tolist()
         x1, y1, x2, y2 = rows["box"][:, row].tolist()
         return row, {
             "event": event,
             "place": place,
-            "identity": int(rows["identity"][row]),
-            "track_ids": (int(rows["track_id"][row]),),
-            "score": round(float(rows["score"][row]), 4),
+            "identity": int(identity),
+            "track_ids": (int(track_id),),
+            "score": round(score, 4),
             "xyxy": (round(x1, 2), round(y1, 2), round(x2, 2), round(y2, 2)),
             **more,
         }
@@ -243,13 +248,18 @@ class Figures:
         """Bring up to date what the findings of a frame about places have changed."""
         if not (findings or self._is_outdated or self._counters.has_news):
             return
-        events = {finding.event for finding in findings}
-        is_new = self._counters.take_news() or self._is_outdated
-        self._is_outdated = False
-        if is_new or "line_crossed" in events:
+        if self._counters.take_news() or self._is_outdated:
+            self._is_outdated = False
             self.totals, self.class_totals = self._counters.totals(), self._counters.by_class()
-        if is_new or not events.isdisjoint(("zone_entered", "zone_left")):
             self.visits = {zone: counts.total() for zone, counts in self._counters.visits.items()}
-            inside = self._scene.rows["z_told"].sum(axis=1).tolist()
-            self.occupancy = dict(zip(self._teller.zone_changes, inside, strict=True))
+            self.occupancy = {zone: self._teller.inside(zone) for zone in self._teller.zone_changes}
             self.zone_changes = dict(self._teller.zone_changes)
+            return
+        for place in {finding.place for finding in findings if finding.event == "line_crossed"}:
+            counts = self._counters.crossings[place]
+            self.totals = {**self.totals, place: {name: n.total() for name, n in counts.items()}}
+            self.class_totals = {**self.class_totals, place: {name: dict(n) for name, n in counts.items()}}
+        for place in {finding.place for finding in findings if finding.event in ("zone_entered", "zone_left")}:
+            self.visits = {**self.visits, place: self._counters.visits[place].total()}
+            self.occupancy = {**self.occupancy, place: self._teller.inside(place)}
+            self.zone_changes = {**self.zone_changes, place: self._teller.zone_changes[place]}

@@ -31,6 +31,16 @@ class Stay(NamedTuple):
     eligible: bool
 
 
+class One(NamedTuple):
+    """One object as plain numbers; its filtered box is in pixels."""
+
+    identity: int
+    track_id: int
+    class_id: int
+    score: float
+    xyxy: tuple[float, float, float, float]
+
+
 class Objects:
     """The M known identities, including currently lost ones; read-only columns, ordered by birth.
 
@@ -157,23 +167,24 @@ class Objects:
 
     def _found(self, zone: int) -> dict[int, Stay]:
         rows = self._rows
-        inside = rows["z_told"][zone].nonzero()[0].tolist()
-        if not inside:
-            return {}
-        identity, present_s, eligible = self._plain
-        since_s, out_s = rows["z_since"][zone].tolist(), rows["z_out"][zone].tolist()
-        moving = rows["z_moving"][zone].tolist()
-        return {
-            int(identity[at]): Stay(
-                at, since_s[at], (out_s[at] if moving[at] else present_s[at]) - since_s[at], eligible[at]
-            )
-            for at in inside
-        }
+        identity, present_s, eligible = rows["identity"], rows["present_s"], rows["eligible"]
+        since, out, moving = rows["z_since"][zone], rows["z_out"][zone], rows["z_moving"][zone]
+        stays = {}
+        for at in rows["z_told"][zone].nonzero()[0].tolist():
+            since_s = since.item(at)
+            until_s = out.item(at) if moving.item(at) else present_s.item(at)
+            stays[int(identity.item(at))] = Stay(at, since_s, until_s - since_s, eligible.item(at))
+        return stays
 
-    @cached_property
-    def _plain(self) -> tuple[list[float], list[float], list[bool]]:
-        rows = self._rows
-        return rows["identity"].tolist(), rows["present_s"].tolist(), rows["eligible"].tolist()
+    def one(self, at: int) -> One:
+        """Return what is known about the object at an index."""
+        track_id, identity, _, class_id, score = self._rows["who"][:, at].tolist()
+        x1, y1, x2, y2 = self._rows["box"][:, at].tolist()
+        return One(int(identity), int(track_id), int(class_id), score, (x1, y1, x2, y2))
+
+    def is_absent(self, at: int) -> bool:
+        """Return whether the object at an index is not in the frame's tracks."""
+        return bool(self._rows["row"].item(at) < 0)
 
     def ns(self, seconds: float) -> int:
         """Convert seconds since the first frame, as in a `Stay`, to scene time."""
@@ -296,7 +307,7 @@ class View:
         """Return whether an object belongs to one of the given classes (names or ids); None: all."""
         if classes is None:
             return True
-        class_id = int(self.objects.class_id[at])
+        class_id = self.objects.one(at).class_id
         return class_id in classes or self.class_name(class_id) in classes
 
     def wanted(self, classes: frozenset[str | int] | None) -> Flags:

@@ -182,18 +182,17 @@ def about(
     view: View, at: int, *, place: str = "", began_ns: int, why: tuple[str, ...] = (), data: Facts | None = None
 ) -> Finding:
     """Return a finding about one object (an index into `view.objects`) for a rule to complete."""
-    objects = view.objects
-    class_id = int(objects.class_id[at])
+    one = view.objects.one(at)
     return Finding(
         event="",
         captured_ns=view.captured_ns,
         place=place,
         began_ns=began_ns,
-        identity=int(objects.identity[at]),
-        track_ids=(int(objects.track_id[at]),),
-        class_id=class_id,
-        class_name=view.class_name(class_id),
-        score=float(objects.score[at]),
+        identity=one.identity,
+        track_ids=(one.track_id,),
+        class_id=one.class_id,
+        class_name=view.class_name(one.class_id),
+        score=one.score,
         xyxy=box_of(view, at),
         why=why,
         data=data or {},
@@ -202,8 +201,8 @@ def about(
 
 def box_of(view: View, at: int) -> tuple[float, float, float, float]:
     """Return the box of an object as plain numbers."""
-    x1, y1, x2, y2 = (round(value, 2) for value in view.objects.xyxy[at].tolist())
-    return x1, y1, x2, y2
+    x1, y1, x2, y2 = view.objects.one(at).xyxy
+    return round(x1, 2), round(y1, 2), round(x2, 2), round(y2, 2)
 
 
 class Timers:

@@ -70,8 +70,8 @@ class ZoneRule(Rule):
             since_s: when the objects that may begin an episode entered; lost ones are skipped until they return.
             ends_s: when episodes of absent objects end, unless the objects end first.
         """
-        row = view.objects.row
-        due_s = [begin_s + self.for_s for identity, begin_s in since_s.items() if row[stays[identity].at] >= 0]
+        is_absent = view.objects.is_absent
+        due_s = [begin_s + self.for_s for identity, begin_s in since_s.items() if not is_absent(stays[identity].at)]
         first_s = min([*due_s, *ends_s], default=None)
         self._has_lost, self._has_absent = len(due_s) < len(since_s), bool(ends_s)
         self._turnover, self._ended, self._change = view.turnover, view.ended, view.zone_changes.get(self.zone)
