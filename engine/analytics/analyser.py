@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -42,7 +42,7 @@ class SceneAnalyser(AnalyserBase):
         self._added: dict[str, list[tuple[Mapping[tuple[str, str, str], int], int | None]]] = {}
         self._waiting: dict[str, list[Finding]] = {}
         self._summaries: dict[str, dict[str, Any]] = {name: scene.summary() for name, scene in self._scenes.items()}
-        self._states: dict[str, dict[str, Any]] = {}
+        self._states: dict[str, Callable[[], dict[str, Any]]] = {}
         self._summed_ns: dict[str, int] = {}
 
     def analyse(self, packets: Sequence[Packet]) -> Sequence[Packet]:
@@ -112,13 +112,13 @@ class SceneAnalyser(AnalyserBase):
         if not scene.has_ended:
             self._sum_up(source_id, scene, self._clock.monotonic_ns())
         told = [*waiting, *scene.finish()]
-        self._states[source_id] = scene.state()
+        self._states[source_id] = scene.state_now()
         return told
 
     def _sum_up(self, source_id: str, scene: Analytics, now_ns: int) -> None:
         self._summed_ns[source_id] = now_ns
         self._summaries[source_id] = scene.summary()
-        self._states[source_id] = scene.state()
+        self._states[source_id] = scene.state_now()
 
     def change(self, source_id: str, zones: Sequence[Zone], lines: Sequence[Line], rules: Sequence[AnyRule]) -> None:
         """Replace a source's places and rules from its next frame on; unchanged ones keep their state."""
@@ -165,4 +165,4 @@ class SceneAnalyser(AnalyserBase):
 
     def states(self) -> dict[str, dict[str, Any]]:
         """Return the state to pass to `Analytics.restore`, by source, as old as `summary`."""
-        return dict(self._states)
+        return {name: made() for name, made in list(self._states.items())}

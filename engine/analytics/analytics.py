@@ -6,8 +6,9 @@ A pure object: no clock, no I/O, no frame. The same tracks and times give the sa
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -141,8 +142,7 @@ class Analytics:
 
     def heat(self) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
         """Return (36, 64) grids of seconds by class name; empty if heat is off."""
-        grids = {} if self._scene.heat is None else self._scene.heat.grids()
-        name = self._teller.class_name
+        grids, name = {} if self._scene.heat is None else self._scene.heat.grids(), self._teller.class_name
         return {name(class_id) if class_id >= 0 else "other": grid for class_id, grid in grids.items()}
 
     def clone(self) -> Analytics:
@@ -205,9 +205,9 @@ class Analytics:
         findings: list[Finding] = []
         if self._now_ns is not None and captured_ns < self._now_ns:
             findings += self.reset("stream_restarted")
-        self._begin_frame(captured_ns, size_wh, utc_ns)
-        self._scene.end(ended)
         now_s = self._scene.seconds(captured_ns)
+        self._begin_frame(captured_ns, now_s, size_wh, utc_ns)
+        self._scene.end(ended)
         changes = self._scene.advance(tracks, now_s, is_detected=is_detected, is_held=is_held)
         findings += self._teller.tell(changes, captured_ns)
         findings += self._teller.bury(self._scene.gone(now_s), captured_ns, "track_ended")
@@ -247,9 +247,8 @@ class Analytics:
         """End all visits and episodes; the totals stay."""
         self._has_ended = True
         findings = self._end_all(reason)
-        now_ns = self._now_ns or 0
         for rule in self._built_in:
-            findings += rule.finish(now_ns, reason)
+            findings += rule.finish(self._now_ns or 0, reason)
         self._open = self.open
         return tuple(findings)
 
@@ -285,13 +284,18 @@ class Analytics:
 
     def state(self) -> dict[str, Any]:
         """Return totals, heat and parked objects as JSON-ready data to pass to `restore` after a restart."""
-        return {
+        return self.state_now()()
+
+    def state_now(self) -> Callable[[], dict[str, Any]]:
+        """Return a function for any thread that makes, once, what `state` would return now; most work is left to it."""
+        heat = None if self._scene.heat is None else self._scene.heat.copy()
+        state = {
             "version": STATE_VERSION,
             "counters": self._counters.state(),
-            "heat": {} if self._scene.heat is None else self._scene.heat.state(),
             "parked": self._scene.spots.state(self._scene.seconds(self._now_ns or 0)),
             "size_wh": self._scene.size_wh,
         }
+        return cache(lambda: {**state, "heat": {} if heat is None else heat.state()})
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restore what `state` returned; call this before the first update.
@@ -320,9 +324,8 @@ class Analytics:
 
     # --- internals ---
 
-    def _begin_frame(self, captured_ns: int, size_wh: Size, utc_ns: int | None) -> None:
+    def _begin_frame(self, captured_ns: int, now_s: float, size_wh: Size, utc_ns: int | None) -> None:
         self._now_ns, self._has_ended = captured_ns, False
-        now_s = self._scene.seconds(captured_ns)
         if self._restored is not None:
             self._scene.restore_spots(*self._restored, size_wh, now_s)
             self._restored = None
@@ -347,7 +350,6 @@ class Analytics:
         self, tracks: Tracks, utc_ns: int | None, size_wh: Size, is_observed: bool, findings: list[Finding]
     ) -> View:
         now_ns, blind_ns = self._now_ns or 0, self._counters.blind_ns
-        objects = self._scene.objects()
         figures = self._figures
         figures.update(findings)
         return View(
@@ -355,7 +357,7 @@ class Analytics:
             utc_ns=utc_ns,
             size_wh=size_wh,
             tracks=tracks,
-            objects=objects,
+            objects=self._scene.objects(),
             object_of_row=self._scene.object_of_row if len(tracks) else np.zeros(0, np.int64),
             zones=self._zone_names,
             lines=self._line_names,

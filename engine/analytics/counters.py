@@ -56,7 +56,7 @@ class Dwell:
     def state(self) -> dict[str, Any]:
         """Return the state as JSON-ready data."""
         bins = {str(at): n for at, n in self._bins.items()}
-        state = {"values": self._values, "bins": bins, "count": self.count, "sum": self.total_s, "max": self.max_s}
+        state = {"values": [*self._values], "bins": bins, "count": self.count, "sum": self.total_s, "max": self.max_s}
         return {**state, "by_edge": list(self.by_edge)}
 
     def restore(self, state: Mapping[str, Any]) -> None:

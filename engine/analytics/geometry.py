@@ -53,11 +53,9 @@ class Polygons:
             point: (3, N) x and y in pixels, and 1.
         """
         edges, count, _ = self.start.shape
-        is_less = np.signbit(self.measures @ point)  # above a corner, left of an edge
-        corners, size = (edges + 1) * count, point.shape[1]
-        above = is_less[:corners].reshape(edges + 1, count, size)
-        crossed = above[1:] != above[:-1]
-        crossed &= is_less[corners:].reshape(edges, count, size)
+        is_less = np.signbit(self.measures @ point).reshape(2 * edges + 1, count, point.shape[1])
+        crossed = is_less[1 : edges + 1] != is_less[:edges]  # one end above the point, the other not
+        crossed &= is_less[edges + 1 :]  # left of the edge
         inside: Flags = np.not_equal.reduce(crossed, axis=0)
         return inside
 

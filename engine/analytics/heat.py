@@ -109,6 +109,12 @@ class Heat:
         self._flush()
         return {class_id: grid.reshape(ROWS, COLUMNS).copy() for class_id, grid in self._grids.items()}
 
+    def copy(self) -> Heat:
+        """Return a heat map that does not change with this one; cheap, as both share what was collected so far."""
+        same = Heat()
+        same._grids, same._waiting, same._size_wh = self._grids.copy(), self._waiting.copy(), self._size_wh
+        return same
+
     def reset(self) -> None:
         """Reset all grids to zero."""
         self._waiting.clear()

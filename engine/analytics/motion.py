@@ -26,7 +26,7 @@ VELOCITY_S = 0.4
 SHORTEST_S = 0.05
 """An object followed for less time has no velocity."""
 _ROUNDING_S = 1e-9
-_REST = np.full((), REST_HEIGHTS)
+_REST, _VELOCITY_S = np.full((), REST_HEIGHTS), np.full((), VELOCITY_S)
 _DIAGONAL = 1.5
 """Feet move by less than this times the largest move of an edge."""
 
@@ -139,19 +139,15 @@ def _note_motion(rows: Rows) -> Pose:
     """Update rest, marks, and whether each object has ever moved."""
     box = rows["box"]
     tall = box[3] - box[1]
-    here, limit = np.empty((5, len(tall))), np.empty((2, len(tall)))
+    here = np.empty((3, len(tall)))
     np.add(box[0], box[2], out=here[0])
     here[0] *= HALF
-    here[1], here[2] = box[3], rows["box_s"]
-    off = here[:3] - rows["since"]
-    np.hypot(off[0], off[1], out=off[1])
-    np.multiply(tall, _REST, out=limit[0])
-    limit[1] = VELOCITY_S
-    changed = off[1:] >= limit
-    if np.count_nonzero(changed):
-        here[3:] = here[:2]
-        far = (off[1] > limit[0]).nonzero()[0].tolist()
-        _note_changes(rows, here, far, changed[1].nonzero()[0].tolist())
+    here[1:] = rows["placed"][3:]  # the lower edge, and the time
+    off_x, off_y, mark_age_s = here - rows["since"]
+    far = (np.hypot(off_x, off_y) > tall * _REST).nonzero()[0].tolist()
+    old = (mark_age_s >= _VELOCITY_S).nonzero()[0].tolist()
+    if far or old:
+        _note_changes(rows, here, far, old)
     return Pose(here[:2], tall)
 
 
@@ -160,7 +156,7 @@ def _note_changes(rows: Rows, here: Floats, far: list[int], old: list[int]) -> N
 
     Args:
         rows: columns of the N observed identities.
-        here: (5, N) feet, times, and feet again.
+        here: (3, N) feet and times.
         far: the first.
         old: the second.
     """
@@ -168,7 +164,7 @@ def _note_changes(rows: Rows, here: Floats, far: list[int], old: list[int]) -> N
         marked, older = rows["marked"], rows["marked_before"]
         for n in old:
             older[:, n] = marked[:, n]
-            marked[:, n] = here[2:, n]
+            marked[0, n], marked[1:, n] = here[2, n], here[:2, n]
     if far:
         rest, rest_s, moved = rows["rest"], rows["rest_s"], rows["moved"]
         for n in far:

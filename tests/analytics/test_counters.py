@@ -33,6 +33,16 @@ def test_totals_survive_a_restart() -> None:
     assert after.heat()["0"].sum() == pytest.approx(2 * before.heat()["0"].sum(), rel=0.01)
 
 
+def test_a_state_that_is_made_later_is_that_of_its_own_time() -> None:
+    analytics = _walked()
+    expected, later = json.dumps(analytics.state(), sort_keys=True), analytics.state_now()
+    for number, boxes in enumerate(alone([*walk((200, 300), (440, 300), 30), *[None] * 40], 2), 100):
+        analytics.update(tracks_of(boxes), at(number, 10), SIZE, ended=[2] if number == 131 else [])
+    assert json.dumps(later(), sort_keys=True) == expected
+    assert later() is later()
+    assert json.dumps(analytics.state(), sort_keys=True) != expected
+
+
 def test_parked_places_survive_a_restart_and_a_change_of_resolution() -> None:
     before, car = Analytics([ALL]), (300, 200, 420, 280)
     play(before, [{1: car}] * 700)
