@@ -95,7 +95,8 @@ def expected_number(root: type[BaseModel], location: Sequence[str | int]) -> str
 
 def _limits(part: object) -> Iterator[tuple[str, float]]:
     """Yield the limits in a field or its type, by the names that pydantic gives them."""
-    for constraint in getattr(part, "metadata", None) or getattr(part, "__metadata__", ()):
+    constraints: tuple[object, ...] = getattr(part, "metadata", ()) or getattr(part, "__metadata__", ())
+    for constraint in constraints:
         yield from ((key, float(getattr(constraint, key))) for key in _LIMITS if hasattr(constraint, key))
         yield from _limits(constraint)
     for inner in typing.get_args(getattr(part, "annotation", part)):
