@@ -4,7 +4,8 @@ Topics below the prefix: `frame/<source>` (QoS 0), `event/<source>`, `status/<so
 `stats/<source>`, and for simple consumers `<source>/count` and `<source>/occupied` (retained, on change only; `None`
 while unknown because the camera or the engine is gone); `home_assistant_scene` lists those of zones, lines and rules,
 and `mqtt_commands` those that control cameras. `<engine>/available` is `online` while the engine sends
-heartbeats, otherwise `offline`; the broker's last will sets it even if the bridge is killed.
+heartbeats, otherwise `offline`; the broker's last will sets it even if the bridge is killed. If another bridge of
+the same engine still runs, it publishes its state again.
 """
 
 from __future__ import annotations
@@ -93,6 +94,8 @@ class MqttOutput:
         self._address = (host, port)
         self._prefix = prefix
         self._engine_id, self._engine = engine_id, level(engine_id)
+        self._available_topic = f"{prefix}/{self._engine}/available"
+        self._is_denied = False
         self._client_id = f"framewire-{self._engine}-{secrets.token_hex(3)}"
         self._state = EngineState(clock)
         self._is_online = False
@@ -125,16 +128,21 @@ class MqttOutput:
         if self._client is None:
             self._client = self._new_client(require("paho.mqtt.client", extra="mqtt"))
         self._connect()
+        self._publish_all()
+        self._client.subscribe(self._available_topic, qos=1)
+        if self._commands is not None:
+            for topic in self._commands.topics:
+                self._client.subscribe(topic, qos=1)
+            self._publish_retained(self._commands.states())
+
+    def _publish_all(self) -> None:
+        """Publish everything that the broker retains; counts follow with the next frames."""
         self._announced.clear()
         self._counts.clear()
         self._say_available(self._state.is_alive)
         self._publish_states(list(self._state.statuses.values()))
         for scene in self._scenes.values():
             self._publish_retained(scene.again())
-        if self._commands is not None:
-            for topic in self._commands.topics:
-                self._client.subscribe(topic, qos=1)
-            self._publish_retained(self._commands.states())
 
     def _connect(self) -> None:
         try:
@@ -200,6 +208,9 @@ class MqttOutput:
             self._publish_states(self._state.lost("the engine sends no heartbeats"))
             self._say_available(False)
         self._loop(0.0)
+        if self._is_denied and self._is_online:  # another bridge of this engine has ended, and this one has not
+            self._publish_all()
+        self._is_denied = False
         while self._asked and self._commands is not None:
             topic, payload, is_retained = self._asked.popleft()
             self._publish_retained(self._commands.handle(topic, payload, is_retained=is_retained))
@@ -209,6 +220,8 @@ class MqttOutput:
         if self._client is None or not self._client.is_connected():
             return
         deadline_ns = SYSTEM_CLOCK.monotonic_ns() + int(CONNECT_S * NS_PER_S)
+        if self._is_online:
+            self._publish_states(self._state.lost("the bridge has ended"))
         self._say_available(False)
         try:
             while self._unacknowledged and SYSTEM_CLOCK.monotonic_ns() < deadline_ns:
@@ -221,7 +234,7 @@ class MqttOutput:
         client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=self._client_id)
         client.max_queued_messages_set(MAX_QUEUED)
         if has_will:
-            client.will_set(f"{self._prefix}/{self._engine}/available", b"offline", qos=1, retain=True)
+            client.will_set(self._available_topic, b"offline", qos=1, retain=True)
         if self._login[0] is not None:
             client.username_pw_set(*self._login)
         if self._tls:
@@ -236,6 +249,9 @@ class MqttOutput:
 
     def _on_message(self, client: Any, userdata: Any, message: Any) -> None:
         """Keep a command until the next turn; a payload that is too long is cut to one byte more than is allowed."""
+        if message.topic == self._available_topic:
+            self._is_denied = message.payload == b"offline"
+            return
         self._asked.append((message.topic, message.payload[: MAX_PAYLOAD_BYTES + 1], bool(message.retain)))
 
     def _loop(self, timeout_s: float) -> None:

@@ -101,6 +101,34 @@ def test_two_bridges_of_one_engine_do_not_evict_each_other(tmp_path: Path, free_
             bridge.close()
 
 
+@pytest.mark.parametrize("is_killed", [pytest.param(False, id="ended"), pytest.param(True, id="killed")])
+def test_a_bridge_that_goes_leaves_the_state_of_one_that_stays(tmp_path: Path, free_port: int, is_killed: bool) -> None:
+    with running(mosquitto_command(tmp_path, free_port), free_port):
+        outputs = [MqttOutput("127.0.0.1", free_port, engine_id="engine-1") for _ in range(2)]
+        goes, stays = [Forwarder(output) for output in outputs]
+        for forwarder in (goes, stays):
+            forwarder.pump()
+            forwarder.watch(HEARTBEAT)
+            forwarder.offer(frame_message(packet(3)))
+        until(stays, free_port, lambda kept: kept.get("framewire/gate/count") == "3")
+        goes.pump()
+        if is_killed:
+            outputs[0]._client.socket().close()  # without goodbye, so that the broker publishes the last will
+        else:
+            goes.close()
+            assert retained(free_port)["framewire/gate/occupied"] == "None", "occupied after the only bridge has ended"
+        wait_for(lambda: retained(free_port)["framewire/engine-1/available"] == "offline")
+        stays.watch(HEARTBEAT)
+        stays.offer(frame_message(packet(3)))
+        kept = until(
+            stays,
+            free_port,
+            lambda kept: (kept["framewire/engine-1/available"], kept["framewire/gate/count"]) == ("online", "3"),
+        )
+        stays.close()
+    assert json.loads(kept["framewire/status/gate"])["state"] == "live"
+
+
 def test_each_engine_behind_a_proxy_has_its_own_availability(tmp_path: Path, free_port: int) -> None:
     with running(mosquitto_command(tmp_path, free_port), free_port):
         forwarder = opened(free_port, FakeClock())
