@@ -26,7 +26,7 @@ from engine.video.sizes.limits import FrameTooLargeError, check_size
 from engine.video.timing.access_units import CODECS, NO_PARSER, AccessUnit, AccessUnits, Piece
 from engine.video.timing.arrivals import Arrivals, Stamp, pts_ns
 from engine.video.timing.backlog import Overload
-from engine.video.timing.stream_time import StreamTime
+from engine.video.timing.stream_time import MPEG_WRAP_NS, StreamTime
 from engine.video.trust import check_certificate, trust_options
 from engine.video.uri import is_playlist, scheme_of
 
@@ -142,7 +142,9 @@ class VideoReader:
             raise
         self._time_base = Fraction(self._stream.time_base)
         self._arrivals = Arrivals(self._time_base)
-        self._stream_time = StreamTime(self.facts["fps"])
+        self._stream_time = StreamTime(
+            self.facts["fps"], MPEG_WRAP_NS if self._container.format.name in ("mpegts", "mpeg") else None
+        )
         codec = self._stream.codec_context.name
         self._units = None if self._has_parser or codec not in CODECS else AccessUnits(codec)
         self._overload = Overload()

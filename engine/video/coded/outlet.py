@@ -116,7 +116,8 @@ class _Film:
             return []
         units = units_of(bytes(packet))
         found = []
-        decoded_ns = shown_ns if packet.dts is None else pts_ns(packet.dts, self._time_base) or 0
+        dts_ns = pts_ns(packet.dts, self._time_base)
+        decoded_ns = shown_ns if dts_ns is None else dts_ns
         if packet.is_keyframe:
             sets = self._sets.with_units(units)
             if not sets.is_complete:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.clock import NS_PER_S
 from engine.video.timing.backlog import Backlog
+from engine.video.timing.stream_time import MAX_NS
 
 if TYPE_CHECKING:
     from engine.data import CapturedSource
@@ -43,12 +44,13 @@ class Stamp:
 
 
 def pts_ns(pts: int | None, time_base: Fraction) -> int | None:
-    """Return a stream time in ns, rounded down.
+    """Return a stream time in ns, rounded down; None if there is none, or one beyond 146 years.
 
     >>> pts_ns(512, Fraction(1, 15360))
     33333333
     """
-    return None if pts is None else pts * time_base.numerator * NS_PER_S // time_base.denominator
+    time_ns = None if pts is None else pts * time_base.numerator * NS_PER_S // time_base.denominator
+    return None if time_ns is None or abs(time_ns) > MAX_NS else time_ns
 
 
 class Arrivals:

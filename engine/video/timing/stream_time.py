@@ -1,7 +1,8 @@
 """Stream time of a recorded video: always present and always increasing. Imports no numpy.
 
 Results for a file must not depend on the machine, so every frame needs its own time. Raw H.264 and HEVC carry none,
-time restarts in the middle of joined recordings, and B-frames in AVI are stamped in coding order.
+time restarts in the middle of joined recordings, B-frames in AVI are stamped in coding order, and a damaged or odd
+header puts the video billions of seconds away, where its times no longer fit into 64 bits.
 """
 
 from __future__ import annotations
@@ -10,6 +11,10 @@ from engine.clock import NS_PER_S
 
 DEFAULT_FPS = 25.0
 RESTART_NS = NS_PER_S  # a larger step back is a restart, a smaller one is disorder
+MAX_NS = 1 << 62  # 146 years, more than any clock counts; sums of two still fit into 64 bits
+MAX_STEP_NS = 86_400 * NS_PER_S
+MPEG_WRAP_NS = (1 << 33) * NS_PER_S // 90_000
+"""Range of the clock in MPEG transport and program streams, 26.5 hours; FFmpeg adds it to a time that has gone back."""
 
 
 class StreamTime:
@@ -17,6 +22,7 @@ class StreamTime:
 
     Args:
         fps: declared rate of the file, None if it declares none.
+        wrap_ns: range of the file's clock, None if it has none; a step over more than half of it is one back.
 
     >>> time, ms = StreamTime(fps=10), 1_000_000
     >>> [time.of(None) // ms for _ in range(3)]
@@ -26,8 +32,10 @@ class StreamTime:
     [5000, 5100, 5200, 5300]
     """
 
-    def __init__(self, fps: float | None = None) -> None:
-        self._step_ns = round(NS_PER_S / (fps or DEFAULT_FPS))
+    def __init__(self, fps: float | None = None, wrap_ns: int | None = None) -> None:
+        self._longest_ns = MAX_NS if wrap_ns is None else wrap_ns // 2
+        slowest = NS_PER_S / MAX_STEP_NS
+        self._step_ns = max(round(NS_PER_S / (fps if fps is not None and fps >= slowest else DEFAULT_FPS)), 1)
         self._last_ns: int | None = None
         self._offset_ns = 0
         self._is_untimed = False
@@ -36,17 +44,20 @@ class StreamTime:
         """Return the stream time of the next frame.
 
         Args:
-            pts_ns: from the file, None if it has none.
+            pts_ns: from the file, None if it has none; one beyond 146 years counts as none.
             duration_ns: of the frame, from the file; None or 0 to use the declared rate.
         """
-        last_ns, self._is_untimed = self._last_ns, pts_ns is None
-        following_ns = 0 if last_ns is None else last_ns + (duration_ns or self._step_ns)
-        if pts_ns is None:
+        time_ns = None if pts_ns is None else pts_ns + self._offset_ns
+        if time_ns is not None and abs(time_ns) > MAX_NS:
+            time_ns = None
+        last_ns, self._is_untimed = self._last_ns, time_ns is None
+        step_ns = duration_ns if duration_ns and 0 < duration_ns <= MAX_STEP_NS else self._step_ns
+        following_ns = 0 if last_ns is None else last_ns + step_ns
+        if pts_ns is None or time_ns is None:
             return self._take(following_ns)
-        time_ns = pts_ns + self._offset_ns
-        if last_ns is None or time_ns > last_ns:
+        if last_ns is None or 0 < time_ns - last_ns <= self._longest_ns:
             return self._take(time_ns)
-        if last_ns - time_ns > RESTART_NS:
+        if not last_ns - RESTART_NS <= time_ns <= last_ns:
             self._offset_ns = following_ns - pts_ns
         return self._take(following_ns)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from engine.data import Frame
 from engine.sources.open import open_source
-from engine.video.timing.stream_time import StreamTime
+from engine.video.timing.stream_time import MPEG_WRAP_NS, StreamTime
 from tests.media import encode_clip, numbered_images
 
 MS = 1_000_000
@@ -30,11 +32,23 @@ MS = 1_000_000
         pytest.param([5000, 5100, 0, 100, 200], [5000, 5100, 5200, 5300, 5400], id="begins again"),
         pytest.param([0, 100, 300, 200, 400], [0, 100, 300, 400, 500], id="coding order"),
         pytest.param([0, 0, 0], [0, 100, 200], id="stands still"),
+        pytest.param([10**16, 10**16 + 100], [0, 100], id="beyond 64 bits"),
+        pytest.param([-(10**16), 5000], [0, 5000], id="before 64 bits"),
+        pytest.param([0, 100, 10**16, 300], [0, 100, 200, 300], id="one beyond 64 bits"),
     ],
 )
 def test_stream_time_rises(given_ms: list[int | None], expected_ms: list[int]) -> None:
     time = StreamTime(fps=10)
     assert [time.of(None if ms is None else ms * MS) // MS for ms in given_ms] == expected_ms
+
+
+def test_time_that_a_clock_of_33_bits_takes_for_its_next_round_has_gone_back() -> None:
+    given_s = [3600, 3600.1, 1.6 + 95443.7, 1.7 + 95443.7, 40_000 + 95443.7, 2.0 + 2 * 95443.7]
+    time = StreamTime(fps=10, wrap_ns=MPEG_WRAP_NS)
+    found = [time.of(round(one * 1000) * MS) // MS for one in given_s]
+    assert found[:4] == [3600_000, 3600_100, 3600_200, 3600_300]
+    assert found[4] - found[3] == (40_000 - 1.7) * 1000, "a gap of hours is a gap"
+    assert found[5] - found[4] == 100
 
 
 def test_frames_that_were_not_decoded_take_their_time_where_there_are_no_times() -> None:
@@ -49,10 +63,36 @@ def test_damage_in_a_file_with_times_does_not_move_them() -> None:
     assert [time.of(0), time.skip(3), time.of(100 * MS)] == [0, None, 100 * MS]
 
 
-@given(st.lists(st.none() | st.integers(-(10**15), 10**15), max_size=50), st.none() | st.floats(1, 240))
-def test_any_times_become_rising_ones(times: list[int | None], fps: float | None) -> None:
+ANY_TIME = st.none() | st.integers(-(10**15), 10**15) | st.integers(-(1 << 70), 1 << 70)
+
+
+@given(
+    st.lists(st.tuples(ANY_TIME, ANY_TIME), max_size=50),
+    st.none() | st.floats(1, 240) | st.floats(0, exclude_min=True, allow_infinity=False),
+)
+def test_any_times_become_rising_ones_of_64_bits(times: list[tuple[int | None, int | None]], fps: float | None) -> None:
     time = StreamTime(fps)
-    assert all(before < after for before, after in pairwise([time.of(pts) for pts in times]))
+    found = [time.of(pts, duration) for pts, duration in times]
+    assert all(before < after for before, after in pairwise(found))
+    assert all(abs(one) < 1 << 63 for one in found)
+
+
+@pytest.mark.parametrize("begin_s", [10**10, 2 * 10**10, (1 << 63) // 10**9])
+def test_a_file_far_from_zero_gives_what_it_gives_at_zero(begin_s: int, tmp_path: Path) -> None:
+    path = tmp_path / "far.mkv"
+    with av.open(str(path), "w", options={"avoid_negative_ts": "disabled"}) as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height = 64, 48
+        for number in range(6):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 40 * number, np.uint8), format="bgr24")
+            frame.pts = number
+            for packet in stream.encode(frame):
+                packet.pts, packet.dts, packet.time_base = number * 100, number * 100, Fraction(1, 1000)
+                packet.pts += begin_s * 1000
+                packet.dts += begin_s * 1000
+                container.mux(packet)
+    frames = list(open_source(str(path)))
+    assert [frame.pts_ns for frame in frames] == [number * 100 * MS for number in range(6)]
 
 
 @pytest.mark.parametrize(
