@@ -149,12 +149,22 @@ class NatsLedger:
         """Hang up; safe to call again."""
         if self._loop.is_closed():
             return
-        if self._client is not None:
-            with suppress(TimeoutError, asyncio.TimeoutError, OSError, self._nats.errors.Error):
-                asyncio.run_coroutine_threadsafe(self._client.close(), self._loop).result(self._answer_s)
+        with suppress(TimeoutError, asyncio.TimeoutError, OSError, self._nats.errors.Error):
+            asyncio.run_coroutine_threadsafe(self._hang_up(), self._loop).result(self._answer_s)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(OPEN_S)
         self._loop.close()
+
+    async def _hang_up(self) -> None:
+        """Close the connection, and end what is still under way: a loop that stops would leave it pending."""
+        try:
+            if self._client is not None:
+                await self._client.close()
+        finally:
+            rest = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in rest:
+                task.cancel()
+            await asyncio.gather(*rest, return_exceptions=True)
 
     def _run(self, work: Coroutine[Any, Any, T], answer_s: float | None = None) -> T:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import socket
@@ -157,3 +158,14 @@ def test_a_server_that_is_not_there_is_named(free_port: int) -> None:
     pytest.importorskip("nats", reason='pip install ".[nats]"')
     with pytest.raises(ConfigError, match="is it a NATS server with JetStream"):
         NatsLedger(f"nats://127.0.0.1:{free_port}", "fleet")
+
+
+def test_a_server_that_never_answers_is_named_and_nothing_stays_under_way(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("nats", reason='pip install ".[nats]"')
+    monkeypatch.setattr("pipelines.fleet.ledger.nats.OPEN_S", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(ConfigError, match="is it a NATS server"):
+        NatsLedger(f"nats://127.0.0.1:{silent.getsockname()[1]}", "fleet")
+    gc.collect()
+    assert "Task was destroyed" not in caplog.text
