@@ -3,8 +3,9 @@
 
 usage: tools/attack.py [--minutes 60] [--only SURFACE ...] [--seed 1] [--stall-s 60] [--json]
 
-Inputs of a running engine (control, snapshot, publish, streams) are attacked as in `tests/hostile`, on an engine with a
-healthy camera and a subscriber. Inputs for parsers (wire, config, images, models) are parsed in a worker process.
+Inputs of a running engine (control, snapshot, publish, streams, push, mqtt), of a fleet and of `framewire serve` are
+attacked as in `tests/hostile`, beside a healthy camera and a subscriber, or a healthy client. Inputs for parsers (wire,
+config, images, models, labels) are parsed in a worker process.
 An *end* is a process that died or raised an undocumented error, a *freeze* is more than a second without a frame of the
 healthy camera or inside one attempt, a *leak* is memory or descriptors that were not released, a *stall* is an attack
 that made no attempt for too long: its last input, the victim's state and all stacks go to stderr. Exit code 1 if any.
@@ -20,10 +21,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from tools.attacks.fleet import fleet
+from tools.attacks.labels import labels
 from tools.attacks.live import Start, on_engine
+from tools.attacks.mqtt import mqtt
 from tools.attacks.parsers import PARSERS
 from tools.attacks.progress import STALL_S
+from tools.attacks.push import push
 from tools.attacks.results import HEAD, Result
+from tools.attacks.serving import serve
 from tools.attacks.sockets import control, publish, snapshot
 from tools.attacks.streams import streams
 from tools.attacks.worker import in_workers, work
@@ -33,8 +39,13 @@ LIVE: dict[str, Start] = {
     "snapshot": snapshot,
     "publish": publish,
     "streams": streams,
+    "push": push,
+    "fleet": fleet,
+    "serve": serve,
+    "mqtt": mqtt,
 }
-SURFACES = (*PARSERS, *LIVE)
+WORKERS = {**PARSERS, "labels": labels}
+SURFACES = (*WORKERS, *LIVE)
 
 
 def _options() -> argparse.Namespace:
@@ -45,7 +56,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="of the damages")
     parser.add_argument("--stall-s", type=float, default=STALL_S, help="longest time without an attempt")
     parser.add_argument("--json", action="store_true", help="print one JSON line instead of the table")
-    parser.add_argument("--worker", choices=tuple(PARSERS), help=argparse.SUPPRESS)
+    parser.add_argument("--worker", choices=tuple(WORKERS), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -63,7 +74,7 @@ def main() -> int:
     args = _options()
     seconds = args.minutes * 60
     if args.worker:
-        done = work(args.worker, PARSERS[args.worker], seconds, args.seed, args.folder, args.stall_s)
+        done = work(args.worker, WORKERS[args.worker], seconds, args.seed, args.folder, args.stall_s)
         print(json.dumps(dataclasses.asdict(done)))
         return 0
     results = []

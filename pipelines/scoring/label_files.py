@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,9 +17,20 @@ MAX_IMAGE_BYTES = 4 << 20
 MAX_MEMORY_BYTES = 4 << 30
 """Estimated, of all values of a file. The values of a COCO file take about twice its size, those of a file made for
 the purpose forty times."""
+MAX_COORDINATE = 1e9
+"""In pixels, or as a fraction: sums and products of two stay finite in float32."""
 _JSON_COSTS = ((b"{", 240), (b"[", 96), (b",", 40), (b'"', 30))
 _XML_COSTS = ((b"<", 120), (b"=", 90))
 """Bytes of memory for each of these characters, at least what CPython was measured to take."""
+
+
+def is_coordinate(value: float) -> bool:
+    """Return whether a number can be a coordinate or a size.
+
+    >>> is_coordinate(-3.5), is_coordinate(1e308), is_coordinate(float("nan"))
+    (True, False, False)
+    """
+    return abs(value) <= MAX_COORDINATE
 
 
 def text_of(path: Path, most: int = MAX_IMAGE_BYTES) -> str:
@@ -56,12 +68,14 @@ def xml_of(path: Path, most: int = MAX_XML_BYTES) -> ElementTree.Element:
 
 
 def _bytes_of(path: Path, most: int) -> bytes:
+    """Return the content of a file; one that is too large is refused before it takes memory."""
     try:
         with path.open("rb") as file:
-            content = file.read(most + 1)
+            is_small = os.fstat(file.fileno()).st_size <= most
+            content = file.read(most + 1) if is_small else b""
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if len(content) > most:
+    if not is_small or len(content) > most:
         remedy = "is it the right file?" if most <= MAX_IMAGE_BYTES else "split it"
         raise ConfigError(f"{path}: larger than {most >> 20} MiB: {remedy}")
     return content

@@ -16,7 +16,7 @@ from engine.boxes import xyxy_from_cxcywh, xyxy_from_tlwh
 from engine.detection import metadata
 from engine.errors import ConfigError, ModelError
 from engine.video.read_image import IMAGE_SUFFIXES
-from pipelines.scoring.label_files import json_of, text_of
+from pipelines.scoring.label_files import is_coordinate, json_of, text_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +143,12 @@ def _read_yolo(image: Path, path: Path, own: Sequence[int | str]) -> Truth:
 def _yolo_row(line: str, place: str) -> tuple[float, float, float, float, float]:
     try:
         values = [float(value) for value in line.split()]
-        class_id, numbers = int(values[0]), np.array(values[1:], np.float32)
+        class_id = int(values[0])
     except (ValueError, IndexError, OverflowError) as error:
         raise ConfigError(f"{place}: {line[:60]!r}: expected class cx cy w h") from error
-    if not np.isfinite(numbers).all():
+    if not all(map(is_coordinate, values[1:])):
         raise ConfigError(f"{place}: {line[:60]!r}: expected finite numbers")
+    numbers = np.array(values[1:], np.float32)
     if len(numbers) == 4:
         x1, y1, x2, y2 = xyxy_from_cxcywh(numbers[None])[0].tolist()
         return (class_id, x1, y1, x2, y2)
@@ -192,8 +193,8 @@ def _read_coco(files: Sequence[Path], path: Path, class_names: Sequence[str]) ->
 
 def _tlwh(bbox: Any) -> list[float]:
     values = [float(value) for value in bbox]
-    if len(values) != 4 or not np.isfinite(values).all():
-        raise ConfigError(f"bbox {bbox}: expected left, top, width and height")
+    if len(values) != 4 or not all(map(is_coordinate, values)):
+        raise ConfigError(f"bbox {str(bbox)[:80]}: expected left, top, width and height")
     return values
 
 

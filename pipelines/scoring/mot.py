@@ -18,6 +18,9 @@ from pipelines.scoring.label_files import text_of
 _NO_ID, _NO_CLASS = -1, -1
 _MOT16_COLUMNS = 9
 MAX_MOT_BYTES = 256 << 20
+MAX_NUMBER = 1e9
+FREE_FRAMES, FRAMES_PER_ROW = 200_000, 1000
+"""A few rows must not make a tracker, or the scores, go through billions of empty frames."""
 _FORMAT = "%d,%d,%.2f,%.2f,%.2f,%.2f,%.6f,-1,-1,-1"
 
 
@@ -74,10 +77,15 @@ def _parse(path: Path) -> NDArray[np.float64]:
         raise SourceError(
             f"{path} is not a MOTChallenge file ({error}): expected numbers, frame,id,x,y,w,h,score,…"
         ) from error
-    if values.shape[1] < 6 or not np.isfinite(values[:, :6]).all() or (values[:, 0] < 1).any():
+    if values.shape[1] < 6 or not (np.abs(values) <= MAX_NUMBER).all() or (values[:, 0] < 1).any():
         raise SourceError(
             f"{path} is not a MOTChallenge file: expected at least 6 finite numbers per line, frame from 1, "
-            f"found {values.shape[1]} columns, first line {lines[0]!r}"
+            f"found {values.shape[1]} columns, first line {lines[0][:80]!r}"
+        )
+    last, most = int(values[:, 0].max()), FREE_FRAMES + FRAMES_PER_ROW * len(values)
+    if last > most:
+        raise SourceError(
+            f"{path}: the last frame is {last}: {len(values)} rows may span at most {most}: number the frames from 1"
         )
     return values
 

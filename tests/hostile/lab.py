@@ -307,10 +307,20 @@ class Lab:
             output, _ = engine.process.communicate()
         stop_s = time.monotonic() - begun
         lines = output.strip().splitlines()
-        left = sum(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+        left = len(_outliving(children))
         code, summary = engine.process.returncode, json.loads(lines[-1]) if lines else {}
         errors = engine.errors()
         return Verdict(alive, share, gap_s, base, peak_mb, after, stop_s, code, summary, left, errors, notes)
+
+
+def _outliving(children: list[psutil.Process]) -> list[psutil.Process]:
+    """Return the processes that still run a little later: the kernel takes its time for those that were killed."""
+
+    def running() -> list[psutil.Process]:
+        return [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+
+    wait_until(lambda: not running(), AT_ONCE_S, must=False, every_s=0.02)
+    return running()
 
 
 class _Peak:

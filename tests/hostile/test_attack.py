@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "attack.py"
-SURFACES = ("wire", "config", "images", "models", "control", "snapshot", "publish", "streams")
+SURFACES = (
+    *("wire", "config", "images", "models", "labels"),
+    *("control", "snapshot", "publish", "streams", "push", "fleet", "serve", "mqtt"),
+)
 
 
 @pytest.mark.parametrize("surface", SURFACES)

@@ -41,7 +41,7 @@ def mutated(rng: random.Random, good: bytes) -> bytes:
 
 NUMBERS = (float("nan"), float("inf"), -float("inf"), 1e308, -1, 0, 2**31, 2**63, 2**64, 10**400, 5e-324)
 TEXTS = ("", "x" * 5000, "\0", "\ud800", "\x1b[2J", "../../etc/passwd", "${HOME}", "%s%n", "[/x]", "\u202e", "a\nb")
-HIDDEN = (None, True, False, [], {}, [[]], {"": {}})
+HIDDEN: tuple[object, ...] = (None, True, False, [], {}, [[]], {"": {}})
 
 
 def value(rng: random.Random) -> object:

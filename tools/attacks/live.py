@@ -17,6 +17,7 @@ from tools.attacks.progress import Progress, watched
 from tools.attacks.results import FREEZE_S, LIVE_LEAK_MB, Result
 
 TURN_S = 0.2
+MAX_NOTES = 900
 
 
 class Attack(NamedTuple):
@@ -26,11 +27,17 @@ class Attack(NamedTuple):
         lab: in its `with` block.
         turn: attacks once, and counts its tries; called again and again.
         memory_mb: memory that counts as returned.
+        over: called at the end of the attack, before memory is compared.
+        has_sources: whether the summary of the victim accounts for the frames of sources.
+        exit_code: of the victim after SIGINT.
     """
 
     lab: Any
     turn: Callable[[Any], None]
     memory_mb: float = LIVE_LEAK_MB
+    over: Callable[[], None] = lambda: None
+    has_sources: bool = True
+    exit_code: int = 130
 
 
 Start = Callable[[random.Random, Progress, Path], AbstractContextManager[Attack]]
@@ -62,20 +69,30 @@ def on_engine(name: str, start: Start, seconds: float, seed: int, stall_s: float
                     attack.turn(engine)
 
             stalled = watched(turns, progress, lambda: state_of(engine))
+            attack.over()
 
         verdict = attack.lab.play(play, memory_mb=attack.memory_mb)
     if stalled:
         print(f"{name}: {stalled}", file=sys.stderr, flush=True)
-    return judged(name, progress.tries, verdict, stalled, attack.memory_mb)
+    for fault in progress.faults[:10]:
+        print(f"{name}: {fault}", file=sys.stderr, flush=True)
+    return _judged(name, progress, verdict, stalled, attack)
 
 
-def judged(name: str, tries: int, verdict: Any, stalled: str = "", memory_mb: float = LIVE_LEAK_MB) -> Result:
+def _judged(name: str, progress: Progress, verdict: Any, stalled: str, attack: Attack) -> Result:
     """Return a verdict as the result of an attack."""
-    faults = verdict.faults(memory_mb=memory_mb, share=0.0, freeze_s=FREEZE_S)
+    faults = verdict.faults(memory_mb=attack.memory_mb, share=0.0, freeze_s=FREEZE_S)
+    if not attack.has_sources:
+        faults.pop("accounting", None)
+    if verdict.exit_code == attack.exit_code:
+        faults.pop("exit code", None)
     leaks = sum(name in faults for name in ("memory", "descriptors", "threads", "left behind"))
     ends = sum(name in faults for name in ("alive", "exit code", "summary", "accounting", "traceback"))
-    notes = f"{stalled.partition('threads:')[0]} {verdict} {faults or ''}".strip()[:900]
-    return Result(name, tries, ends, int("freeze" in faults), leaks, int(bool(stalled)), verdict.longest_gap_s, notes)
+    ends += len(progress.faults)
+    freezes, longest_s = int("freeze" in faults), verdict.longest_gap_s
+    words = [stalled.partition("threads:")[0], *progress.faults[:2], str(verdict), str(faults or "")]
+    notes = " ".join(filter(None, words))[:MAX_NOTES]
+    return Result(name, progress.tries, ends, freezes, leaks, int(bool(stalled)), longest_s, notes)
 
 
 def state_of(engine: Any) -> str:

@@ -30,6 +30,7 @@ class Progress:
 
     def __init__(self, stall_s: float = STALL_S, clock: Clock = SYSTEM_CLOCK) -> None:
         self.tries = 0
+        self.faults: list[str] = []
         self._stall_s, self._clock = stall_s, clock
         self._last: bytes | str = b""
         self._moved_ns = clock.monotonic_ns()
@@ -40,6 +41,11 @@ class Progress:
         with self._lock:
             self.tries += count
             self._last, self._moved_ns = what, self._clock.monotonic_ns()
+
+    def failed(self, what: str) -> None:
+        """Note something that must not happen, and that the judgement of the victim would not show."""
+        with self._lock:
+            self.faults.append(what)
 
     def begin(self) -> None:
         """Begin to wait for tries now."""

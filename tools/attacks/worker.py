@@ -44,7 +44,7 @@ class Alarm:
         now = time.monotonic()
         if now - self._set_at > min(self._seconds / 10, 1.0):
             self._set_at = now
-            faulthandler.dump_traceback_later(self._seconds, exit=True, file=sys.__stderr__)
+            faulthandler.dump_traceback_later(self._seconds, exit=True, file=sys.stderr.fileno())
 
     def cancel(self) -> None:
         """Let the process live."""

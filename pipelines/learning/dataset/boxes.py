@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from engine.errors import ConfigError
+from pipelines.scoring.label_files import is_coordinate
 
 MAX_LABEL_BYTES = 4 << 20
 _EXPECTED = "expected class cx cy w h, as fractions of the image"
@@ -74,7 +75,7 @@ def _box(line: str, place: str) -> Box:
         class_id, numbers = int(float(parts[0])), [float(part) for part in parts[1:]]
     except (ValueError, OverflowError) as error:
         raise ConfigError(f"{place}: {line[:60]!r}: {_EXPECTED}") from error
-    if class_id < 0 or not all(map(math.isfinite, numbers)):
+    if class_id < 0 or not all(map(is_coordinate, numbers)):
         raise ConfigError(f"{place}: {line[:60]!r}: {_EXPECTED}")
     if len(numbers) == 4:
         return Box(class_id, *numbers)

@@ -46,6 +46,8 @@ KEEPALIVE_S = 15
 CONNECT_S = 5.0
 LOOP_S = 0.05
 MAX_QUEUED = 10_000
+PASSING = (0x88, 0x89)
+"""Reason codes: server unavailable, server busy."""
 MAX_ENGINES = 100
 AT_LEAST_ONCE_KINDS = frozenset(("event", "status", "eos"))
 MAX_COMMANDS_WAITING = 100
@@ -108,7 +110,8 @@ class MqttOutput:
         self._announced: set[str] = set()
         self._counts: dict[str, int | None] = {}
         self._unacknowledged: set[int] = set()
-        self._refused = ""
+        self._refused: Any = None
+        self.was_accepted = False
 
     def check(self) -> None:
         """Connect and disconnect at once, without publishing anything. Raises like `open`."""
@@ -122,7 +125,7 @@ class MqttOutput:
 
         Raises:
             TargetError: the broker is away.
-            ConfigError: the broker refuses this user.
+            ConfigError: the broker refuses this user, and has not accepted it before.
             MissingDependencyError: paho-mqtt is not installed.
         """
         if self._client is None:
@@ -145,6 +148,7 @@ class MqttOutput:
             self._publish_retained(scene.again())
 
     def _connect(self) -> None:
+        self._refused = None
         try:
             self._client.connect(*self._address, keepalive=KEEPALIVE_S)
         except OSError as error:
@@ -152,10 +156,18 @@ class MqttOutput:
         deadline_ns = SYSTEM_CLOCK.monotonic_ns() + int(CONNECT_S * NS_PER_S)
         while not self._client.is_connected():
             self._loop(LOOP_S)
-            if self._refused:
-                raise ConfigError(f"MQTT broker {self._address[0]} refuses: {self._refused}: check user and password")
+            if self._refused is not None:
+                raise self._refusal()
             if SYSTEM_CLOCK.monotonic_ns() > deadline_ns:
                 raise TargetError(f"MQTT broker {self._address[0]} does not answer")
+        self.was_accepted = True
+
+    def _refusal(self) -> TargetError | ConfigError:
+        """Return the error for a refusal; a broker that accepted this user before, or may later, is just away."""
+        said = f"MQTT broker {self._address[0]} refuses: {self._refused}"
+        if self.was_accepted or self._refused.value in PASSING:
+            return TargetError(said)
+        return ConfigError(f"{said}: check user and password")
 
     def watch(self, message: Message) -> None:
         """Learn the state of the engine and its cameras from a message, whether or not it is forwarded."""
@@ -245,7 +257,7 @@ class MqttOutput:
         return client
 
     def _on_connect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
-        self._refused = str(reason) if reason.is_failure else ""
+        self._refused = reason if reason.is_failure else None
 
     def _on_message(self, client: Any, userdata: Any, message: Any) -> None:
         """Keep a command until the next turn; a payload that is too long is cut to one byte more than is allowed."""
@@ -261,7 +273,7 @@ class MqttOutput:
             with suppress(Exception):
                 self._client.disconnect()
             raise TargetError(f"MQTT broker {self._address[0]} sends invalid data: {error!r}"[:300]) from error
-        if result != 0 and not self._refused:
+        if result != 0 and self._refused is None:
             raise TargetError(f"MQTT broker {self._address[0]} has closed the connection")
 
     def _publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> None:
@@ -325,21 +337,26 @@ class MqttBridge:
     def __init__(self, make: Callable[[str], MqttOutput]) -> None:
         self._make = make
         self._outputs: dict[str, MqttOutput] = {}
-        self._is_open = False
+        self._is_open = self._was_accepted = False
 
     def open(self) -> None:
         """Connect; before the first engine is known, only check that the broker accepts this user.
 
         Raises:
             TargetError: the broker is away.
-            ConfigError: the broker refuses this user.
+            ConfigError: the broker refuses this user, and has not accepted it before.
             MissingDependencyError: paho-mqtt is not installed.
         """
         if not self._outputs:
-            self._make("probe").check()
+            self._made("probe").check()
         for output in self._outputs.values():
             output.open()
-        self._is_open = True
+        self._is_open = self._was_accepted = True
+
+    def _made(self, engine_id: str) -> MqttOutput:
+        output = self._make(engine_id)
+        output.was_accepted = self._was_accepted
+        return output
 
     def watch(self, message: Message) -> None:
         """Let the output of the message's engine learn from it."""
@@ -365,7 +382,7 @@ class MqttBridge:
         if output is None:
             if len(self._outputs) >= MAX_ENGINES:
                 raise ConfigError(f"more than {MAX_ENGINES} engines in one stream: bridge them separately")
-            output = self._outputs[engine_id] = self._make(engine_id)
+            output = self._outputs[engine_id] = self._made(engine_id)
             if self._is_open:
                 output.open()
         return output

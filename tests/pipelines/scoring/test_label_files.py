@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import random
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from engine.errors import ConfigError, SourceError
+from pipelines.learning.dataset.boxes import boxes_from_text
 from pipelines.learning.dataset.bring import bring
 from pipelines.learning.dataset.project import MAX_ROW_BYTES, Project
 from pipelines.learning.dataset.split import read_splits
@@ -119,3 +121,56 @@ def test_deep_json_in_a_project_of_others_is_damage_and_no_traceback(tmp_path: P
     (project.folder / "splits.json").write_text(DEEP)
     with pytest.raises(ConfigError, match="damaged"):
         read_splits(project.folder)
+
+
+@pytest.mark.parametrize("read", [text_of, xml_of, json_of])
+def test_a_file_that_is_too_large_is_refused_before_it_takes_memory(
+    read: Callable[[Path], object], tmp_path: Path
+) -> None:
+    """A sparse file costs its author nothing."""
+    place = tmp_path / "sparse"
+    with place.open("wb") as file:
+        file.truncate(label_files.MAX_JSON_BYTES + 1)
+    tracemalloc.start()
+    with pytest.raises(ConfigError, match="larger than"):
+        read(place)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < MB
+
+
+@pytest.mark.parametrize("far", ["1e308", "3e38", "1e20", "-1e30"])
+def test_coordinates_that_no_image_has_are_refused(far: str, tmp_path: Path) -> None:
+    """Finite in the file, infinite once they are added in float32."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"not read")
+    (tmp_path / "labels").mkdir()
+    for row in (f"0 {far} 0.5 {far} 0.1", f"0 {far} 0.1 0.5 -{far.lstrip('-')} 0.5 0.7"):
+        (tmp_path / "labels" / "a.txt").write_text(row)
+        with pytest.raises(ConfigError, match=r"a.txt, line 1.*finite"):
+            read_truth(tmp_path / "images", None, ["cat"])
+        with pytest.raises(ConfigError, match=r"a.txt, line 1"):
+            boxes_from_text(row, "a.txt")
+    content = {
+        "images": [{"id": 1, "file_name": "a.png"}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [{"image_id": 1, "category_id": 1, "bbox": [float(far), 1, float(far), 2]}],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match="bbox"):
+        read_truth(tmp_path / "images", tmp_path / "coco.json", ["cat"])
+
+
+@pytest.mark.parametrize("row", ["4000000000,1,2,3,4,5,1", "1e15,1,2,3,4,5,1", "1,1e300,2,3,4,5,1", "1,1,2,3,4,5,inf"])
+def test_a_few_rows_of_tracks_cannot_span_billions_of_frames(row: str, tmp_path: Path) -> None:
+    """The scores and a tracker go through every frame: 4 billion took hours and all memory."""
+    place = tmp_path / "gt.txt"
+    place.write_text(f"1,1,2,3,4,5,1\n{row}\n")
+    with pytest.raises(SourceError, match=r"rows may span at most|finite numbers"):
+        mot.read_mot(place)
+
+
+def test_rare_rows_of_a_long_night_are_read(tmp_path: Path) -> None:
+    place = tmp_path / "gt.txt"
+    place.write_text("".join(f"{1 + 900 * n},1,2,3,4,5,1\n" for n in range(1000)))
+    assert mot.read_mot(place).last_frame == 899_101

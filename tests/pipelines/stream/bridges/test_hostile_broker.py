@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 
 from engine.clock import SYSTEM_CLOCK
+from engine.errors import ConfigError
+from engine.wire import HeartbeatMessage
 from pipelines.stream.bridges.base import TargetError
-from pipelines.stream.bridges.mqtt import MqttOutput
+from pipelines.stream.bridges.mqtt import MqttBridge, MqttOutput
 from pipelines.stream.bridges.mqtt_commands import MAX_PAYLOAD_BYTES, MqttCommands
 from tests.patience import AT_ONCE_S
+from tests.wire.samples import SAMPLES
 
 pytest.importorskip("paho.mqtt.client", reason="pip install paho-mqtt")
 CONNECTED = b"\x20\x02\x00\x00"
@@ -40,6 +43,7 @@ class Broker:
 
     def __init__(self, data: bytes, *, hangs_up: bool) -> None:
         self._data, self._hangs_up = data, hangs_up
+        self.greeting = CONNECTED
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = self._listening.getsockname()[1]
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -51,7 +55,7 @@ class Broker:
                 client, _ = self._listening.accept()
                 with client, suppress(OSError):
                     client.recv(4096)
-                    client.sendall(CONNECTED + self._data)
+                    client.sendall(self.greeting + self._data)
                     while not self._hangs_up and client.recv(4096):
                         pass
 
@@ -104,6 +108,41 @@ def test_packets_that_make_no_sense_are_an_unreachable_broker(
             output.close()
         assert SYSTEM_CLOCK.monotonic_ns() - began_ns < (5 + 5 + AT_ONCE_S) * 1e9
     assert [request["command"] for request in acted if request["command"] != "status"] == []
+
+
+def refusing(code: int) -> bytes:
+    return b"\x20\x02\x00" + bytes([code])
+
+
+@pytest.mark.parametrize("code", range(1, 6))
+def test_a_broker_that_refuses_whom_it_accepted_is_only_unreachable(code: int) -> None:
+    """One such answer ended the bridge for good."""
+    with closing(Broker(b"", hangs_up=False)) as broker:
+        made: list[MqttOutput] = []
+
+        def make(engine_id: str) -> MqttOutput:
+            made.append(MqttOutput("127.0.0.1", broker.port, engine_id=engine_id))
+            return made[-1]
+
+        bridge = MqttBridge(make)
+        bridge.open()
+        broker.greeting = refusing(code)
+        with pytest.raises(TargetError, match="refuses"):
+            bridge.watch(next(each for each in SAMPLES.values() if isinstance(each, HeartbeatMessage)))
+        broker.greeting = CONNECTED
+        bridge.open()
+        assert [output.was_accepted for output in made] == [True, True]
+        bridge.close()
+
+
+@pytest.mark.parametrize(("code", "kind"), [(3, TargetError), (4, ConfigError), (5, ConfigError)])
+def test_a_broker_that_is_not_ready_is_asked_again_and_a_wrong_password_is_an_error(
+    code: int, kind: type[Exception]
+) -> None:
+    with closing(Broker(b"", hangs_up=False)) as broker:
+        broker.greeting = refusing(code)
+        with pytest.raises(kind, match="refuses"):
+            MqttOutput("127.0.0.1", broker.port).open()
 
 
 def test_long_commands_are_not_kept(commands: MqttCommands) -> None:
