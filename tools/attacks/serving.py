@@ -55,7 +55,7 @@ def serve(rng: random.Random, progress: Progress, folder: Path) -> Starting:
     def turn(victim: Victim) -> None:
         rng.choice(TURNS)(victim.port, rng, progress)
 
-    with ProcessLab(words, r"serving .* at http://127.0.0.1:(\d+)", _is_healthy) as lab:
+    with ProcessLab(words, "serving m at http://127.0.0.1:", _is_healthy) as lab:
         _warm_up(lab.engine.port)
         yield Attack(lab, turn, MEMORY_MB, has_sources=False, exit_code=0)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 import subprocess
 import sys
 import tempfile
@@ -24,11 +23,11 @@ class Victim:
 
     Args:
         words: verb and options.
-        ready: what it writes to stderr once it listens; the group is its port.
+        ready: what it writes to stderr once it listens; a number that follows at once is its port.
     """
 
     def __init__(self, words: Sequence[str], ready: str) -> None:
-        self._ready, self.port = re.compile(ready), 0
+        self._ready, self.port = ready, 0
         self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - closed in `close`
         self.process = subprocess.Popen(
             [*COMMAND, *words],
@@ -58,10 +57,10 @@ class Victim:
     def has_started(self) -> bool:
         """Return whether it listens; raise `AssertionError` if it has ended."""
         assert self.alive, self.errors()
-        found = self._ready.search(self.errors())
-        if found is not None and found.groups():
-            self.port = int(found[1])
-        return found is not None
+        _, is_ready, after = self.errors().partition(self._ready)
+        port = after[: len(after) - len(after.lstrip("0123456789"))]
+        self.port = int(port or 0)
+        return bool(is_ready)
 
     def close(self) -> None:
         """Kill what is left of it."""
@@ -117,7 +116,7 @@ class ProcessLab(Lab):
 
     Args:
         words: verb and options; it must print a summary as JSON at the end.
-        ready: what it writes to stderr once it listens; the group is its port.
+        ready: what it writes to stderr once it listens, just before its port.
         is_healthy: asks the port, and returns whether the answer is good.
     """
 

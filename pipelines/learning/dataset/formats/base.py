@@ -79,7 +79,7 @@ class Images:
             what = "no image" if not found else f"{len(found)} images"
             places = ", ".join(map(str, self._folders)) or self._labels.parent
             raise ConfigError(f"{self._labels}: {what} {name[:100]!r} in {places}: give the folder with --images")
-        return _checked(found[0], self._folders)
+        return checked(found[0], self._folders)
 
     def _named(self, name: str) -> list[Path]:
         if self._by_name is None:
@@ -102,13 +102,13 @@ def _images_below(folder: Path) -> Iterator[Path]:
     return (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
 
 
-def _checked(place: Path, folders: Sequence[Path]) -> Path:
-    """Return an image, unless it is a link that leads out of the data set. Raises `ConfigError`."""
+def checked(place: Path, folders: Sequence[Path]) -> Path:
+    """Return an image or a label file, unless it is a link that leads out of these folders. Raises `ConfigError`."""
     if not any(_is_inside(place, folder) for folder in folders):
-        raise ConfigError(f"{place}: is a link out of the data set: put a copy of the image there (cp -L)")
+        raise ConfigError(f"{place}: is a link out of the data set: put a copy of the file there (cp -L)")
     return place
 
 
 def pictures_of(folder: Path) -> Iterator[Path]:
     """Yield the images in a folder and its subfolders, by name. Raises `ConfigError` for links that lead out of it."""
-    yield from (_checked(path, [folder]) for path in sorted(_images_below(folder)))
+    yield from (checked(path, [folder]) for path in sorted(_images_below(folder)))

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 from engine.errors import ConfigError
 from pipelines.learning.dataset.boxes import NamedBox, named_box
-from pipelines.learning.dataset.formats.base import Exported, Images, Labelled
+from pipelines.learning.dataset.formats.base import Exported, Images, Labelled, checked
 from pipelines.learning.dataset.formats.copies import copied
 from pipelines.scoring.label_files import MAX_IMAGE_BYTES, xml_of
 
@@ -22,7 +22,7 @@ def read_voc(folder: Path, images: Path | None) -> Iterator[Labelled]:
     """Yield the images of a folder of VOC files. Raises `ConfigError`."""
     places = Images([images or folder], folder)
     for path in voc_files(folder):
-        root = xml_of(path, MAX_IMAGE_BYTES)
+        root = xml_of(checked(path, [folder]), MAX_IMAGE_BYTES)
         if root.tag != "annotation":
             raise ConfigError(f"{path}: begins with <{root.tag}>: expected <annotation> (Pascal VOC)")
         try:

@@ -9,7 +9,7 @@ import yaml
 
 from engine.errors import ConfigError
 from pipelines.learning.dataset.boxes import NamedBox, boxes_from_text, text_from_boxes
-from pipelines.learning.dataset.formats.base import Exported, Labelled, pictures_of
+from pipelines.learning.dataset.formats.base import Exported, Labelled, checked, pictures_of
 from pipelines.learning.dataset.formats.copies import copied
 from pipelines.learning.yaml_files import class_names, yaml_file
 from pipelines.scoring.label_files import text_of
@@ -47,14 +47,15 @@ def _label_of(image: Path, folder: Path, root: Path) -> Path:
         folder.joinpath(*swapped).with_suffix(".txt"),
         image.with_suffix(".txt"),
     ]
-    return next((place for place in candidates if place.is_file()), candidates[0])
+    found = next((place for place in candidates if place.is_file()), None)
+    return candidates[0] if found is None else checked(found, [folder, folder / "labels", root])
 
 
 def _names(folder: Path) -> list[str]:
     path = next((place for place in (folder / "data.yaml", folder.parent / "data.yaml") if place.is_file()), None)
     if path is None:
         return []
-    values = yaml_file(path)
+    values = yaml_file(checked(path, [path.parent]))
     return class_names(values.get("names") if isinstance(values, dict) else None, f"{path}: names")
 
 

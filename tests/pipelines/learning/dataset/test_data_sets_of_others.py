@@ -173,6 +173,41 @@ def test_what_is_no_image_of_the_data_set_is_not_read(make: Any, form: str, fold
     assert list((tmp_path / "mine.fwm").rglob("*.png")) == []
 
 
+def _yolo_with_linked_labels(folder: Path) -> Path:
+    return _linked(yolo(folder, "names: [cat]"), "labels/a.txt")
+
+
+def _yolo_with_linked_names(folder: Path) -> Path:
+    return _linked(yolo(folder, "names: [cat]"), "data.yaml")
+
+
+def _voc_with_linked_labels(folder: Path) -> Path:
+    return _linked(voc(folder, "1"), "a.xml")
+
+
+def _linked(folder: Path, name: str) -> Path:
+    private = folder.parent / "private"
+    (folder / name).rename(private)
+    (folder / name).symlink_to(private)
+    return folder
+
+
+@pytest.mark.parametrize("make", [_yolo_with_linked_labels, _yolo_with_linked_names, _voc_with_linked_labels])
+def test_labels_that_are_links_out_of_the_data_set_are_not_read(make: Any, folder: Path, tmp_path: Path) -> None:
+    """The message about a line that makes no sense quoted it, whosever file it was."""
+    with pytest.raises(ConfigError, match="link out of the data set"):
+        bring(str(make(folder)), str(tmp_path / "mine.fwm"), classes=["cat"])
+    assert not (tmp_path / "mine.fwm").exists()
+
+
+def test_labels_in_a_linked_folder_are_read(folder: Path, tmp_path: Path) -> None:
+    """Whoever links a whole folder arranges a data set of their own."""
+    yolo(folder, "names: [cat]")
+    (folder / "labels").rename(tmp_path / "elsewhere")
+    (folder / "labels").symlink_to(tmp_path / "elsewhere")
+    assert bring(str(folder), str(tmp_path / "mine.fwm")).objects == 1
+
+
 def test_an_image_with_the_longest_name_is_imported(folder: Path, tmp_path: Path) -> None:
     (folder / "images" / ("漢" * 83 + ".png")).write_bytes(picture())
     for _ in range(2):
