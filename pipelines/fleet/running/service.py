@@ -40,20 +40,28 @@ class FleetService:
     Args:
         config: the fleet.
         clock: for everything.
+        say: tells a person what the start is waiting for.
 
     Raises:
         ConfigError: another controller has the state folder, or the configuration is invalid.
     """
 
-    def __init__(self, config: FleetConfig, clock: Clock = SYSTEM_CLOCK) -> None:
-        self.config, self._clock = config, clock
+    def __init__(
+        self, config: FleetConfig, clock: Clock = SYSTEM_CLOCK, say: Callable[[str], None] = logger.info
+    ) -> None:
+        self.config, self._clock, self._say = config, clock, say
         with ExitStack() as opened:
             self._folder, self._keeper = state_folder(config), Keeper(config, clock)
+            say(f"fleet {config.name} starts; its state is in {self._folder}")
             opened.enter_context(take_controller(self._folder, clock))
+            if config.launcher == "ray":
+                say("joining the Ray cluster")
             self.links = open_links(config, clock)
             opened.callback(self.links.close)
             self.launcher = open_launcher(config, clock)
             self._news = self._found_again()
+            if is_held(self._folder, LEASES):
+                say("waiting for the fleet's keeper, which renews the leases, to hand them over")
             opened.enter_context(take_leases(self._folder, clock, self._keeper.end))
             self.ledger = open_ledger(config)
             opened.callback(self.ledger.close)
@@ -86,6 +94,8 @@ class FleetService:
         """Wait until the launcher has found the engines that run; until then, the keeper renews their leases."""
         missing, news = set(read_engines(self._folder)), list[Joined | Ended]()
         until_ns = self._clock.monotonic_ns() + FIND_S * NS_PER_S
+        if missing and is_held(self._folder, LEASES):
+            self._say(f"looking for engines that run already, for {FIND_S} s at most: {', '.join(sorted(missing))}")
         while missing and is_held(self._folder, LEASES) and self._clock.monotonic_ns() < until_ns:
             for each in self.launcher.poll():
                 news.append(each)

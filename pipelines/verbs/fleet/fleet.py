@@ -35,7 +35,7 @@ def up(
     from pipelines.fleet.running.service import FleetService
     from pipelines.running.detect_and_publish import Interrupt
 
-    service = FleetService(load_fleet(config))
+    service = FleetService(load_fleet(config), say=console.say)
     with Interrupt() as interrupt:
         try:
             console.say(service.opening_line())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ import pytest
 
 from engine.clock import SYSTEM_CLOCK
 from engine.errors import ConfigError
-from pipelines.fleet.config import FleetConfig
+from pipelines.fleet.config import FleetConfig, load_fleet
 from pipelines.fleet.control.controller import Controller
 from pipelines.fleet.control.facts import CameraSpec
 from pipelines.fleet.launching.state import processes_folder
@@ -20,6 +21,7 @@ from pipelines.fleet.placement.facts import Machine
 from pipelines.fleet.running import locks
 from pipelines.fleet.running.keeper import CONFIG, LeaseKeeper, read_engines, write_engines
 from pipelines.fleet.running.locks import CONTROLLER, LEASES, is_held, take, take_controller, take_leases
+from pipelines.fleet.running.service import FleetService
 from tests.pipelines.fleet.simulated_server import SimulatedServer
 
 PATIENCE_S = 60.0
@@ -110,3 +112,29 @@ def test_a_list_of_engines_that_is_damaged_is_no_list(tmp_path: Path, text: str)
     (tmp_path / "engines.json").write_text(text)
     assert read_engines(tmp_path) == {}
     assert not Path(tmp_path / "engines.part").exists()
+
+
+@pytest.mark.parametrize(
+    ("engines", "words"),
+    [
+        pytest.param({}, "waiting for the fleet's keeper", id="for the keeper"),
+        pytest.param({"n1": "ipc:///none"}, "looking for engines that run already, for 15 s at most: n1", id="engines"),
+    ],
+)
+def test_a_start_says_at_once_what_it_waits_for(tmp_path: Path, engines: dict[str, str], words: str) -> None:
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    write_engines(state, engines)
+    leases, said = take(state, LEASES), list[str]()
+    assert leases is not None
+
+    def say(line: str) -> None:
+        said.append(line)
+        if words in line:
+            leases.close()
+
+    tree = {"name": tmp_path.name, "launcher": "local", "state": str(state), "cameras": [], "nodes": [{"name": "n1"}]}
+    (tmp_path / "fleet.yaml").write_text(json.dumps(tree))
+    FleetService(load_fleet(str(tmp_path / "fleet.yaml")), say=say).close(leave=False)
+    assert [line for line in said if words in line]
+    assert str(state) in said[0]
