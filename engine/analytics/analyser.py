@@ -110,6 +110,7 @@ class SceneAnalyser(AnalyserBase):
     def _finish(self, source_id: str, scene: Analytics) -> list[Finding]:
         waiting = self._waiting.pop(source_id, [])
         if not scene.has_ended:
+            waiting += scene.settle()
             self._sum_up(source_id, scene, self._clock.monotonic_ns())
         told = [*waiting, *scene.finish()]
         self._states[source_id] = scene.state_now()

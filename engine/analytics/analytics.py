@@ -215,8 +215,7 @@ class Analytics:
 
     def tick(self, captured_ns: int, utc_ns: int | None = None) -> View | None:
         """Advance time without a frame, so that rules about the source can fire; None before the first frame."""
-        size_wh = self._scene.size_wh
-        if size_wh is None or self._now_ns is None:
+        if (size_wh := self._scene.size_wh) is None or self._now_ns is None:
             return None
         self._now_ns = max(captured_ns, self._now_ns)
         return self._with_rules(self._view(Tracks.empty(), utc_ns, size_wh, False, []))
@@ -243,10 +242,13 @@ class Analytics:
         self._open = self.open
         return tuple(findings)
 
+    def settle(self) -> tuple[Finding, ...]:
+        """Count crossings that only the last boxes of objects show; for the end of a run, before its `summary`."""
+        return tuple(self._teller.settle(np.arange(self._scene.rows.count), self._now_ns or 0))
+
     def finish(self, reason: str = "engine_stopped") -> tuple[Finding, ...]:
         """End all visits and episodes; the totals stay."""
-        self._has_ended = True
-        findings = self._end_all(reason)
+        self._has_ended, findings = True, self._end_all(reason)
         for rule in self._built_in:
             findings += rule.finish(self._now_ns or 0, reason)
         self._open = self.open
@@ -264,8 +266,7 @@ class Analytics:
         """
         Analytics(zones, lines, rules, class_names=self.class_names, **self._settings)
         now_ns, findings = self._now_ns or 0, []
-        before: list[Place] = [*self._zones, *self._lines]
-        after: list[Place] = [*zones, *lines]
+        before, after = list[Place]((*self._zones, *self._lines)), list[Place]((*zones, *lines))
         changed = [place for place in before if place not in after]
         new = [place for place in after if place not in before]
         for place in changed:
@@ -276,8 +277,8 @@ class Analytics:
                 findings += rule.finish(now_ns, "rule_changed" if rule_name(rule) in gone else "places_changed")
         self._take_places(zones, lines, rules)
         self._open = self.open
-        names = dict.fromkeys(place.name for place in (*changed, *new))
-        findings += [Finding("places_changed", now_ns, place=name, began_ns=now_ns) for name in names]
+        for name in dict.fromkeys(place.name for place in (*changed, *new)):
+            findings.append(Finding("places_changed", now_ns, place=name, began_ns=now_ns))
         return tuple(findings)
 
     # --- state kept across a restart ---
@@ -321,8 +322,6 @@ class Analytics:
     def summary(self) -> dict[str, Any]:
         """Return the totals as printed in a run's summary; dwell includes the observed part of current visits."""
         return self._teller.summary()
-
-    # --- internals ---
 
     def _begin_frame(self, captured_ns: int, now_s: float, size_wh: Size, utc_ns: int | None) -> None:
         self._now_ns, self._has_ended = captured_ns, False

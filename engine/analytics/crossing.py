@@ -9,6 +9,7 @@ import numpy as np
 
 from engine.analytics.geometry import ZERO, Floats, cuts
 from engine.analytics.layout import LineLayout
+from engine.analytics.motion import last_boxes
 from engine.analytics.table import RING, Index, Paths, Rows
 
 BAND = 0.08
@@ -75,6 +76,27 @@ def step(rows: Rows, paths: Paths, index: Index, layout: LineLayout, tall: Float
     np.copyto(far, signed, where=further)
     np.copyto(rows["l_point"], rows["point"][:, None], where=further)
     return result
+
+
+def at_end(rows: Rows, paths: Paths, index: Index, layout: LineLayout) -> list[Crossing]:
+    """Return the crossings that only the newest boxes of paths that end show: the filter still holds those back.
+
+    Args:
+        rows: the whole table.
+        paths: those of the table.
+        index: (K,) rows whose path ends.
+        layout: the lines in pixels.
+    """
+    newest_s, box_s = rows["raw"][2, 4], rows["box_s"]
+    index = index[newest_s[index] > box_s[index]]
+    if not len(index) or not len(layout):
+        return []
+    ends = rows.take(index)
+    ends["box"] = last_boxes(ends)
+    ends["box_s"] = box_s[index] = newest_s[index]
+    ends["seq"] += 1
+    paths.add(index, ends["point"])
+    return step(ends, paths, index, layout, ends["box"][3] - ends["box"][1], begins=False).crossings
 
 
 def _changes(rows: Rows, paths: Paths, index: Index, changes: list[tuple[int, int]], layout: LineLayout) -> Step:

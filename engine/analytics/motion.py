@@ -180,6 +180,17 @@ def velocities(rows: Rows) -> Floats:
     return np.where(seconds > SHORTEST_S, (feet(rows["box"]) - rows["older"]) / np.maximum(seconds, 1e-9), 0.0)
 
 
+def last_boxes(rows: Rows) -> Floats:
+    """Return the (4, N) newest boxes of paths that end, as far as they can be believed without a later one.
+
+    One bad box must not count, so no edge goes further from the filtered box than the object's velocity takes it.
+    """
+    box, newest = rows["box"], rows["raw"][2]
+    step = np.tile((newest[4] - rows["box_s"]) * velocities(rows), (2, 1))
+    believed: Floats = box + np.clip(newest[:4] - box, np.minimum(step, 0.0), np.maximum(step, 0.0))
+    return believed
+
+
 def on_ground(rows: Rows, paths: Paths, index: Index, now_s: float, planes: list[Plane | None]) -> None:
     """Record where observed objects, (N,) rows in `paths`, stand on the first plane that covers them."""
     anchor = feet(rows["raw"][2, :4]).T

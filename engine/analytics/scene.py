@@ -112,6 +112,7 @@ class Scene:
         self._newest_s = NEVER_S  # first observation of the newest object
         self._seen_s = self._seen_before_s = NEVER_S  # the last two frames with observations
         self._scratch: dict[int, Rows] = {}
+        self._late: list[crossing.Crossing] = []  # of paths that ended before this frame
         self._ids: list[int] | None = None
         self._checked: tuple[list[int], bool] = [], True
         self._is_whole = self._has_back = self._has_parked = self._is_open = self._begins = False
@@ -197,8 +198,7 @@ class Scene:
         seen = self._seen(tracks, ids) if is_detected and not is_held else None
         born = self._place_rows(tracks, ids, seen, now_s)
         if is_held:
-            here = self.rows["row"] >= 0
-            self.rows["present_s"][here] = now_s
+            self.rows["present_s"][self.rows["row"] >= 0] = now_s
         if seen is None or not len(seen.of_row):
             return Changes([], [], {}, born)
         return self._observe(seen, now_s, born)
@@ -262,8 +262,8 @@ class Scene:
             if row >= 0:
                 self.table.rename(row, track_id)
                 self.rows["ended"][row] = False
+        self._late, self._begins = self.end_paths(np.array(continued, np.intp)), True
         begin_path(self.rows, np.array(continued, np.intp))
-        self._begins = True
         unknown = (rows < 0).nonzero()[0]
         if len(unknown):
             rows[unknown] = self.table.add([track_ids[n] for n in unknown])
@@ -299,16 +299,15 @@ class Scene:
             rows = self.rows.take(index)
         begins = self._begins
         pose = self._follow(rows, index, seen, now_s)
-        changes = Changes([], [], {}, born)
+        changes, self._late = Changes([], self._late, {}, born), []
         zones, lines = self.zone_layout, self.line_layout
         if len(zones):
             where = zones.locate(rows["box"], pose.feet, pose.tall)
             changes.visits = presence.step(rows, index, where, enter_s=zones.enter_s, leave_s=zones.leave_s)
         if len(lines):
             is_open = self._is_open or begins
-            changes.crossings, changes.dithers = crossing.step(
-                rows, self.table.paths, index, lines, pose.tall, begins=is_open
-            )
+            stepped = crossing.step(rows, self.table.paths, index, lines, pose.tall, begins=is_open)
+            changes.crossings, changes.dithers = changes.crossings + stepped.crossings, stepped.dithers
         self.rows.put(index, rows)
         if len(lines) and is_open:
             self._is_open = bool((self.rows["l_far"] == 0).any())
@@ -344,7 +343,8 @@ class Scene:
             self.heat.add(rows["class_id"], pose.feet, rows["last_s"], now_s, self._size_wh)
         rows["seen_s"].fill(now_s)
         if now_s - self._parked_s >= PARKED_EVERY_S:
-            self._note_parked(rows, index, now_s)
+            self._parked_s = now_s
+            note_parked(rows, self.spots, now_s)
         self._eligibility.note(
             rows,
             self._size_wh[1],
@@ -355,9 +355,9 @@ class Scene:
         )
         return pose
 
-    def _note_parked(self, rows: Rows, index: Index, now_s: float) -> None:
-        self._parked_s = now_s
-        note_parked(rows, self.spots, now_s)
+    def end_paths(self, index: Index) -> list[crossing.Crossing]:
+        """Return the crossings that only the last boxes of (K,) rows show; their paths end here."""
+        return crossing.at_end(self.rows, self.table.paths, index, self.line_layout)
 
     def end(self, track_ids: Iterable[int]) -> None:
         """Record that the tracker has ended these tracks; their identities live on while they may still be stitched."""

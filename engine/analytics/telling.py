@@ -171,11 +171,20 @@ class Teller:
             data={"speed_h": round(found.speed_h, 3), "inferred": found.inferred},
         )
 
+    def settle(self, index: Index, now_ns: int) -> list[Finding]:
+        """Return the crossings of eligible identities, (K,) rows, that only their last boxes show."""
+        told: list[Finding] = []
+        for found in self._scene.end_paths(index):
+            if self._scene.rows["eligible"].item(found.row):
+                told += self._count(*self._of_crossing(found), now_ns)
+        self._counters.has_news |= bool(told)
+        return told
+
     def bury(self, gone: Index, now_ns: int, reason: str) -> list[Finding]:
         """End the identities of (K,) rows: return the ends of their visits, and drop their held findings."""
         if not len(gone):
             return []
-        told: list[Finding] = []
+        told = self.settle(gone, now_ns)
         for row in gone.tolist():
             self._pending.pop(int(self._scene.rows["identity"][row]), None)
             for visit in presence.close(self._scene.rows, row):

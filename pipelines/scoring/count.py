@@ -44,6 +44,7 @@ def count_mot(path: str | Path, fps: float, size_wh: tuple[int, int], analytics:
     for frame in np.unique(rows.frame).tolist():
         analytics.update(_tracks_at(rows, frame), round((frame - 1) * NS_PER_S / fps), size_wh, ended=ended)
         ended = ends.get(frame, [])
+    analytics.settle()
     summary = analytics.summary()
     return {"lines": summary["lines"], "zones": summary["zones"]}
 

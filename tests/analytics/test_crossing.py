@@ -192,3 +192,52 @@ def test_counts_equal_the_truth_on_random_scenes(seed: int) -> None:
         boxes = {n + 1: standing(x, y, height) for n, (x, y) in enumerate(walkers) if seen[n]}
         analytics.update(tracks_of(boxes), at(frame, fps), SIZE)
     assert _counts(analytics) == _truth(starts, ends, line)
+
+
+def _until_beyond(fps: float = 25.0) -> list[dict[int, tuple[float, float, float, float]]]:
+    """Return a walk to the right whose very last box is the first one beyond the line, 10 % of a height away."""
+    return alone(standing(330 - 750 / fps * left, 300) for left in reversed(range(round(fps))))
+
+
+@pytest.mark.parametrize("fps", [5.0, 15.0, 25.0, 30.0])
+def test_a_crossing_on_the_last_box_of_a_track_counts_when_the_track_ends(fps: float) -> None:
+    analytics, frames = Analytics([], [DOOR]), _until_beyond(fps)
+    last = len(frames) - 1
+    views = play(analytics, [*frames, *[{}] * round(3 * fps)], fps, ended={last + 1: [1]})
+    (crossing,) = found(views)
+    assert _counts(analytics) == (1, 0)
+    assert crossing.began_ns == pytest.approx(at(last, fps) - 10 / 750 * NS, abs=1)
+    assert views[-1].totals == {"door": {"in": 1, "out": 0}}
+    assert analytics.finish() == ()
+
+
+def test_a_crossing_on_the_last_box_of_a_run_counts_once() -> None:
+    analytics = Analytics([], [DOOR])
+    play(analytics, _until_beyond(), 25.0)
+    assert _counts(analytics) == (0, 0)
+    (crossing,) = analytics.settle()
+    assert (crossing.event, crossing.direction) == ("line_crossed", "in")
+    assert _counts(analytics) == (1, 0)
+    assert analytics.settle() == analytics.finish() == ()
+    assert _counts(analytics) == (1, 0)
+
+
+def test_a_crossing_on_the_last_box_of_a_track_that_another_continues_counts_once() -> None:
+    analytics, frames = Analytics([], [DOOR]), _until_beyond()
+    play(analytics, [*frames, {}, *[{2: standing(390 + 30 * step, 300)} for step in range(7)]], 25.0)
+    assert _counts(analytics) == (1, 0)
+
+
+@pytest.mark.parametrize("last", [pytest.param(330, id="just beyond"), pytest.param(400, id="far beyond")])
+def test_one_bad_box_at_the_end_of_a_track_crosses_nothing(last: float) -> None:
+    frames = [*[standing(300, 300)] * 30, standing(last, 300)]
+    analytics = Analytics([], [DOOR])
+    play(analytics, [*alone(frames), *[{}] * 60], 25.0, ended={31: [1]})
+    analytics.finish()
+    assert _counts(analytics) == (0, 0)
+
+
+def test_the_last_box_of_an_object_that_never_counted_crosses_nothing() -> None:
+    analytics = Analytics([], [DOOR])
+    play(analytics, [*_until_beyond()[-4:], *[{}] * 60], 25.0, ended={4: [1]})
+    assert (analytics.finish(), _counts(analytics)) == ((), (0, 0))

@@ -69,6 +69,7 @@ class Ours:
 
     def counts(self) -> NDArray[np.int64]:
         """Return (L, 2) int64 crossings to the right and to the left."""
+        self._analytics.settle()
         totals = self._analytics.summary()["lines"].values()
         return np.array([list(directions.values()) for directions in totals])
 
