@@ -196,3 +196,20 @@ def test_motion_jpeg_frames_that_are_cut_short_or_damaged_are_counted(
     source.attach(recorder)
     assert len(list(source)) == 3
     assert recorder.losses["corrupt"] == 3
+
+
+UPRIGHT = {1: "", 2: "h", 3: "hv", 4: "v", 5: "t", 6: "tv", 7: "thv", 8: "th"}
+"""What brings an upright picture into the form that an EXIF orientation stores: transpose, then mirror."""
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_a_jpeg_is_shown_upright_for_every_orientation(tmp_path: Path, orientation: int) -> None:
+    stored = corners()
+    for step in UPRIGHT[orientation]:
+        stored = {"t": stored.transpose(1, 0, 2), "h": stored[:, ::-1], "v": stored[::-1]}[step]
+    data = cv2.imencode(".jpg", np.ascontiguousarray(stored))[1].tobytes()
+    exif = b"Exif\0\0MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+    (tmp_path / "a.jpg").write_bytes(data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:])
+    for image in (read_image(tmp_path / "a.jpg"), next(iter(open_source(tmp_path))).image):
+        assert image.shape == corners().shape
+        assert np.abs(image.astype(int) - corners()).mean() < 10  # 35 if it were mirrored
