@@ -6,9 +6,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from engine.clock import pause
+from engine.transport.release import release_memory
 from pipelines.serving.refusals import BusyError
 
 RETRY_S = 1.0
+RELEASE_BYTES = 4_000_000
+RELEASE_S = 1.0
 
 
 class Budget:
@@ -21,7 +25,7 @@ class Budget:
     def __init__(self, most: int) -> None:
         self._most = most
         self._held = 0
-        self._lock = threading.Lock()
+        self._lock, self._releases = threading.Lock(), threading.Lock()
 
     @property
     def held(self) -> int:
@@ -36,6 +40,18 @@ class Budget:
             yield share
         finally:
             self._add(-share.held)
+            if share.most >= RELEASE_BYTES:
+                self._release()
+
+    def _release(self) -> None:
+        """Return the memory of large requests to the system soon: the C library keeps 50 MB for each thread."""
+        if self._releases.acquire(blocking=False):
+            threading.Thread(target=self._release_once, name="release memory", daemon=True).start()
+
+    def _release_once(self) -> None:
+        pause(RELEASE_S)  # for the request that is just ending, and for all of a burst at once
+        self._releases.release()
+        release_memory()
 
     def _add(self, count: int) -> None:
         with self._lock:
@@ -51,7 +67,7 @@ class Share:
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        self.held = 0
+        self.held = self.most = 0
 
     def take(self, count: int) -> None:
         """Hold more bytes.
@@ -60,6 +76,11 @@ class Share:
         """
         self._budget._add(count)
         self.held += count
+        self.note(self.held)
+
+    def note(self, count: int) -> None:
+        """Note that the request may have held so many bytes for a moment, counted or not."""
+        self.most = max(self.most, count)
 
     def give(self, count: int) -> None:
         """Hold fewer bytes."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 EXTENSIONS = ["binary_tensor_data", "model_repository", "statistics"]
 VERSION = "1"
+MOST_UNPACKED = 1032
+"""Bytes that deflate can make of one."""
 OCTETS = "application/octet-stream"
 
 
@@ -106,6 +108,7 @@ class Protocol:
             encoding = request.headers.get("content-encoding", "").strip().lower()
             if encoding:
                 most = server.limits.body_bytes
+                share.note(min(most, MOST_UNPACKED * len(body)))
                 body = await loop.run_in_executor(server.decoders, plain_body, body, encoding, most)
                 share.take(len(body))
             split = await loop.run_in_executor(server.decoders, split_body, body, request.headers.get(HEADER_LENGTH))

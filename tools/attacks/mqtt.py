@@ -6,7 +6,7 @@ import random
 import socket
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from signal import SIGINT
@@ -51,6 +51,22 @@ def message(topic: bytes, payload: bytes, flags: int = 0) -> bytes:
     """Return a packet that publishes a message; `flags` are those of its first byte."""
     number = b"\0\x07" if flags & 6 else b""
     return packet(0x30 | flags, struct.pack(">H", len(topic)) + topic + number + payload)
+
+
+def acknowledged(data: bytes) -> Iterator[bytes]:
+    """Yield an acknowledgement for each complete message with QoS 1 in the data of a client."""
+    at = 0
+    while at + 2 <= len(data):
+        size, shift, start = 0, 0, at + 1
+        while start < len(data):
+            size |= (data[start] & 127) << shift
+            shift, start = shift + 7, start + 1
+            if data[start - 1] < 128:
+                break
+        if data[at] & 0xF6 == 0x32 and start + 2 <= len(data):
+            after = start + 2 + int.from_bytes(data[start : start + 2], "big")
+            yield b"\x40\x02" + data[after : after + 2].ljust(2, b"\0")
+        at = start + size
 
 
 @contextmanager
@@ -110,8 +126,9 @@ def _broker(rng: random.Random, progress: Progress, attacking: threading.Event) 
         peer.socket.settimeout(BETWEEN_S)
         while not peer.over.is_set():
             with suppress(TimeoutError, socket.timeout):
-                if not peer.hears():
+                if not (heard := peer.hears()):
                     return
+                peer.socket.sendall(b"".join(acknowledged(heard)))
             if not attacking.is_set():
                 continue
             body = _packet(rng)

@@ -42,6 +42,7 @@ class MqttCommands:
         self._prefix, self._act, self._clock = prefix, act, clock
         self._source_of = {f"{prefix}/{level(source)}/command": source for source in sources}
         self._next_ns: dict[str, int] = {}
+        self._told: dict[str, int] = {}
         if len(self._source_of) < len(set(sources)):
             raise ConfigError("two cameras would share a command topic: give them names that differ in more than + # /")
 
@@ -88,13 +89,16 @@ class MqttCommands:
                 yield f"{self._prefix}/{level(source)}/detecting", b"OFF" if sources[source].get("paused") else b"ON"
 
     def handle(self, topic: str, payload: bytes, *, is_retained: bool) -> Iterator[tuple[str, bytes]]:
-        """Carry out a command, and yield the messages to publish."""
+        """Carry out a command, and yield the messages to publish. Of commands that come too fast, one is answered."""
         source = self._source_of.get(topic)
         if source is None or is_retained:
             return
         now_ns = self._clock.monotonic_ns()
         try:
-            if now_ns < self._next_ns.get(topic, now_ns):
+            if now_ns < (next_ns := self._next_ns.get(topic, now_ns)):
+                if self._told.get(topic) == next_ns:
+                    return
+                self._told[topic] = next_ns
                 raise ConfigError(f"commands arrive too fast: at most one per {LEAST_GAP_S} s and camera")
             self._next_ns[topic] = now_ns + int(LEAST_GAP_S * NS_PER_S)
             self._act(request_of(source, payload))

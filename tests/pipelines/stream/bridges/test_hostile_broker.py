@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import struct
 import threading
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from engine.clock import SYSTEM_CLOCK
+from engine.clock import SYSTEM_CLOCK, FakeClock
 from engine.errors import ConfigError
 from engine.wire import HeartbeatMessage
 from pipelines.stream.bridges.base import TargetError
@@ -143,6 +144,23 @@ def test_a_broker_that_is_not_ready_is_asked_again_and_a_wrong_password_is_an_er
         broker.greeting = refusing(code)
         with pytest.raises(kind, match="refuses"):
             MqttOutput("127.0.0.1", broker.port).open()
+
+
+def test_of_commands_that_come_too_fast_one_is_answered(acted: list[dict[str, Any]]) -> None:
+    """A broker that sent many made the bridge keep as many answers."""
+    clock = FakeClock()
+    commands = MqttCommands(["gate"], lambda request: acted.append(request) or {"sources": {}}, clock=clock)
+    for _ in range(3):
+        before = len(acted)
+        answers = [
+            json.loads(payload)["ok"]
+            for _ in range(50)
+            for topic, payload in commands.handle(TOPIC.decode(), b"pause", is_retained=False)
+            if topic.endswith("/result")
+        ]
+        assert answers == [True, False]
+        assert [request["command"] for request in acted[before:]] == ["pause", "status"]
+        clock.advance(0.6)
 
 
 def test_long_commands_are_not_kept(commands: MqttCommands) -> None:
