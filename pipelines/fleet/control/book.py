@@ -84,15 +84,41 @@ class Book:
                 camera.spec = None
                 self.open.add(source_id)
 
-    def join(self, machine: Machine) -> None:
-        """Add an engine that the launcher starts or has found, or update its machine."""
+    def join(self, machine: Machine, process: str = "") -> None:
+        """Add an engine that the launcher starts or has found, or update its machine.
+
+        Args:
+            machine: where it runs.
+            process: identifies its process; empty: not known.
+        """
         engine = self.engines.get(machine.engine_id)
         if engine is None:
-            self.engines[machine.engine_id] = Engine(machine, self.now_ns, bound_ns=self.first_bound_ns)
+            self.engines[machine.engine_id] = Engine(
+                machine, self.now_ns, process=process, bound_ns=self.first_bound_ns
+            )
             return
         engine.machine, engine.is_expected = machine, True
         if engine.has_ended:
             engine.has_ended, engine.joined_ns = False, self.now_ns
+            engine.asked.clear()
+        elif process and engine.process and process != engine.process:
+            self.distrust(machine.engine_id)
+            engine.incarnation = ""
+            engine.asked.clear()
+        engine.process = process or engine.process
+
+    def distrust(self, engine_id: str) -> None:
+        """Record that an engine has a new process.
+
+        Nothing proves that the previous one has ended, so the cameras are free only once its leases have expired.
+        """
+        engine = self.engines[engine_id]
+        engine.running, engine.settled = {}, None
+        free_ns = engine.bound_ns + self.options.ns(self.options.margin_s)
+        for source_id in self.owned[engine_id]:
+            camera = self.cameras[source_id]
+            camera.is_running, camera.free_ns = False, max(camera.free_ns, free_ns)
+            self.open.add(source_id)
 
     @property
     def first_bound_ns(self) -> int:
@@ -143,15 +169,21 @@ class Book:
         self._away_until_ns = self.now_ns + self.options.ns(LEDGER_AGAIN_S)
 
     def end(self, engine_id: str) -> None:
-        """Record that an engine's process has certainly ended: its cameras are free at once."""
+        """Record that an engine's process has certainly ended.
+
+        Its cameras are free at once, except those that an earlier process of the same engine may still run.
+        """
         engine = self.engines.get(engine_id)
         if engine is None:
             return
         engine.has_ended, engine.incarnation, engine.is_asked = True, "", False
         engine.bound_ns, engine.running, engine.settled = min(engine.bound_ns, self.now_ns), {}, None
         for source_id in self.owned[engine_id]:
-            self.cameras[source_id].free_ns = self.cameras[source_id].unsure_ns = 0
-            self.free(source_id, "lost")
+            camera = self.cameras[source_id]
+            camera.is_running, camera.unsure_ns = False, 0
+            self.open.add(source_id)
+            if self.now_ns > camera.free_ns:
+                self.free(source_id, "lost")
 
     def forget(self, engine_id: str) -> None:
         """Record that the launcher no longer maintains this engine; it is removed once it owns nothing."""
@@ -275,7 +307,8 @@ class Book:
     def stop(self, engine_id: str, source_id: str, epoch: int) -> None:
         """Tell an engine to stop a camera in this epoch."""
         request = {"command": "release", "source_id": source_id, "epoch": epoch}
-        self.links.send(engine_id, {**request, "incarnation": self.engines[engine_id].incarnation})
+        engine = self.engines[engine_id]
+        self._post(engine_id, engine, {**request, "incarnation": engine.incarnation})
 
     def renew(self, engine_id: str) -> None:
         """Renew all leases of an engine; its reply also says what it runs."""
@@ -283,7 +316,7 @@ class Book:
         engine.renewed_ns, engine.is_asked = self.now_ns, True
         leases = self._leases_of(engine_id) if engine.incarnation else []
         if not leases:
-            self.links.send(engine_id, {"command": "renew", "leases": []})
+            self._post(engine_id, engine, {"command": "renew", "leases": []})
             return
         if len(leases) <= MAX_LEASES:
             self._send(engine_id, engine, {"command": "renew", "leases": leases})
@@ -317,4 +350,8 @@ class Book:
             "as_of_ns": engine.clock_ns,
             "lease_s": options.engine_lease_s,
         }
-        self.links.send(engine_id, request | lease)
+        self._post(engine_id, engine, request | lease)
+
+    def _post(self, engine_id: str, engine: Engine, request: dict[str, Any]) -> None:
+        engine.asked[id(request)] = request
+        self.links.send(engine_id, request)

@@ -61,9 +61,9 @@ class Controller:
         """Apply the configured cameras; cameras no longer configured are stopped."""
         self.book.configure(cameras)
 
-    def join(self, machine: Machine) -> None:
-        """Add an engine that the launcher starts or has found."""
-        self.book.join(machine)
+    def join(self, machine: Machine, process: str = "") -> None:
+        """Add an engine that the launcher starts or has found; `process` identifies its process, if that is known."""
+        self.book.join(machine, process)
         self.book.engines[machine.engine_id].is_draining = machine.engine_id in self._draining
 
     def end(self, engine_id: str) -> None:

@@ -145,13 +145,15 @@ class Engine:
         machine: its capacity.
         joined_ns: when it was announced.
         is_expected: the launcher keeps it running; False: it is only known from the ledger.
-        has_ended: its process has certainly ended.
+        process: identifies its process to the launcher; empty: not known.
+        has_ended: that process has certainly ended.
         incarnation: of its process; empty: it has not answered yet.
         clock_ns: its clock when it last answered; leases are given from that time on.
         heard_ns: when that answer arrived, by our clock.
         bound_ns: when the last lease that any request may have given it expires, by our clock.
         renewed_ns: when its renewal was last requested.
         is_asked: the answer to that is outstanding.
+        asked: unanswered requests to this process, by `id`; answers to others may come from an earlier one.
         is_draining: it gets no cameras, and loses those it has.
         running: its latest reports, by source_id.
         settled: its last full report of its cameras that agreed with the ledger; None: examine its next report.
@@ -160,6 +162,7 @@ class Engine:
     machine: Machine
     joined_ns: int
     is_expected: bool = True
+    process: str = ""
     has_ended: bool = False
     incarnation: str = ""
     clock_ns: int = 0
@@ -167,6 +170,7 @@ class Engine:
     bound_ns: int = 0
     renewed_ns: int = -FAR
     is_asked: bool = False
+    asked: dict[int, dict[str, Any]] = field(default_factory=dict)
     is_draining: bool = False
     running: dict[str, dict[str, Any]] = field(default_factory=dict)
     settled: Any = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 from pipelines.fleet.control.book import Book
@@ -26,6 +27,8 @@ def hear(book: Book, answer: Answer) -> None:
     command = answer.request.get("command")
     if engine is None:
         return
+    if engine.asked.pop(id(answer.request), None) is None:
+        answer = replace(answer, reply=None)  # it may come from an earlier process
     if command == "renew":
         engine.is_asked = False
     if command == "assign":
@@ -72,19 +75,9 @@ def _hear_engine(book: Book, engine_id: str, engine: Engine, reply: dict[str, An
         logger.error("the engine at the address of %s is %s: not used", engine_id, str(reply["engine_id"])[:100])
         return False
     if incarnation != engine.incarnation:
-        _hear_new_process(book, engine_id, engine)
+        book.distrust(engine_id)
     engine.incarnation, engine.clock_ns, engine.heard_ns = incarnation, clock_ns, book.now_ns
     return True
-
-
-def _hear_new_process(book: Book, engine_id: str, engine: Engine) -> None:
-    """Nothing proves that the previous process has ended, so its cameras are free only once its leases have expired."""
-    engine.running, engine.settled = {}, None
-    free_ns = engine.bound_ns + book.options.ns(book.options.margin_s)
-    for source_id in book.owned[engine_id]:
-        camera = book.cameras[source_id]
-        camera.is_running, camera.free_ns = False, max(camera.free_ns, free_ns)
-        book.open.add(source_id)
 
 
 def _hear_running(book: Book, engine_id: str, engine: Engine, answer: Answer) -> None:

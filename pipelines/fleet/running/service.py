@@ -160,7 +160,7 @@ class FleetService:
                 self.addresses[news.machine.engine_id] = news.address
                 write_engines(self._folder, self.addresses)
                 self.links.connect(news.machine.engine_id, news.address)
-                self.controller.join(news.machine)
+                self.controller.join(news.machine, news.process)
             elif news.is_certain:
                 self.links.disconnect(news.engine_id)
                 self.controller.end(news.engine_id)

@@ -63,7 +63,7 @@ class Fleet:
         self.controller.configure([CameraSpec(name, {"uri": "rtsp://gate"}) for name in ("c1", "c2")])
         for name in ("a", "b"):
             self.network.engines[name] = SimulatedEngine(name, self.clock, f"{name}1", cpu=4.0)
-            self.controller.join(Machine(name, 4.0))
+            self.controller.join(Machine(name, 4.0), f"{name}1")
         self.turn(5.0)
 
     def turn(self, seconds: float) -> None:
@@ -98,6 +98,30 @@ def test_nothing_stops_while_the_ledger_is_away_and_lost_cameras_come_back_with_
     fleet.turn(5.0)
     assert fleet.publishing()["c1"] == (other, before["c1"][1] + 1)
     assert fleet.publishing()["c2"] == kept
+
+
+def test_the_end_of_a_second_process_says_nothing_about_the_first() -> None:
+    fleet = Fleet()
+    owner, epoch = fleet.publishing()["c1"]
+    first, other = fleet.network.engines[owner], "b" if owner == "a" else "a"
+    fleet.network.engines[owner] = SimulatedEngine(owner, fleet.clock, f"{owner}2", cpu=4.0)
+    fleet.controller.join(Machine(owner, 4.0), f"{owner}2")  # the first process lives on, out of reach
+    fleet.network.kill(owner)
+    fleet.controller.end(owner)
+    while "c1" in first.publishing():
+        assert "c1" not in fleet.publishing(), "two engines publish it"
+        fleet.turn(0.25)
+    fleet.turn(5.0)
+    assert fleet.publishing()["c1"] == (other, epoch + 1)
+
+
+def test_the_end_of_the_only_process_frees_its_cameras_at_once() -> None:
+    fleet = Fleet()
+    owner, epoch = fleet.publishing()["c1"]
+    fleet.network.kill(owner)
+    fleet.controller.end(owner)
+    fleet.turn(1.0)
+    assert fleet.publishing()["c1"] == ("b" if owner == "a" else "a", epoch + 1)
 
 
 def test_a_change_without_an_answer_is_read_again() -> None:
@@ -176,7 +200,7 @@ def test_a_controller_that_fails_leaves_the_engines_running(
     closed: list[bool] = []
 
     class Service:
-        def __init__(self, config: Any) -> None:
+        def __init__(self, config: Any, say: Callable[[str], None]) -> None:
             self.config = config
 
         def turn(self) -> None:

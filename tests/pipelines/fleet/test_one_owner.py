@@ -66,7 +66,10 @@ class OneOwner(RuleBasedStateMachine):
         self.controller = Controller(self.ledger, self.network, self.clock, OPTIONS, self.saw)
         self.controller.configure(self.specs)
         for engine_id in self.network.engines:
-            self.controller.join(Machine(engine_id, 4.0))
+            self.join(engine_id)
+
+    def join(self, engine_id: str) -> None:
+        self.controller.join(Machine(engine_id, 4.0), self.network.engines[engine_id].incarnation)
 
     def saw(self, assignment: Assignment, why: str) -> None:
         if assignment.engine_id:
@@ -111,7 +114,7 @@ class OneOwner(RuleBasedStateMachine):
     def restart(self, engine_id: str) -> None:
         if engine_id not in self.network.engines:
             self.start(engine_id)
-            self.controller.join(Machine(engine_id, 4.0))
+            self.join(engine_id)
 
     @rule(engine_id=engines)
     def replace(self, engine_id: str) -> None:
@@ -120,7 +123,7 @@ class OneOwner(RuleBasedStateMachine):
             self.network.frozen.discard(engine_id)
             self.network._buffers.pop(engine_id, None)
             self.start(engine_id)
-            self.controller.join(Machine(engine_id, 4.0))
+            self.join(engine_id)
 
     @rule(camera=cameras, engine_id=engines)
     def move(self, camera: str, engine_id: str) -> None:
