@@ -293,10 +293,11 @@ class Analytics:
         state = {
             "version": STATE_VERSION,
             "counters": self._counters.state(),
+            "heat": {},
             "parked": self._scene.spots.state(self._scene.seconds(self._now_ns or 0)),
             "size_wh": self._scene.size_wh,
         }
-        return cache(lambda: {**state, "heat": {} if heat is None else heat.state()})
+        return cache(lambda: {**state, **({} if heat is None else {"heat": heat.state()})})
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restore what `state` returned; call this before the first update.

@@ -11,6 +11,7 @@ from engine.analytics import presence
 from engine.analytics.counters import Counters
 from engine.analytics.crossing import Crossing
 from engine.analytics.findings import Finding
+from engine.analytics.geometry import Floats
 from engine.analytics.places import Line, Place, Zone
 from engine.analytics.scene import Changes, Scene
 from engine.analytics.table import Index
@@ -205,18 +206,18 @@ class Teller:
 
     def summary(self) -> dict[str, Any]:
         """Return the totals of lines, zones and rules as printed in a run's summary."""
-        counters = self._counters
+        counters, dwell_s = self._counters, presence.dwell_s(self._scene.rows)
         return {
             "lines": counters.totals(),
-            "zones": {zone.name: self._zone_summary(zone.name, at) for at, zone in enumerate(self._zones)},
+            "zones": {zone.name: self._zone_summary(zone.name, at, dwell_s[at]) for at, zone in enumerate(self._zones)},
             "rules": dict(counters.rules),
             "blind_s": round(counters.blind_ns / 1e9, 3),
         }
 
-    def _zone_summary(self, name: str, zone: int) -> dict[str, Any]:
+    def _zone_summary(self, name: str, zone: int, dwell_s: Floats) -> dict[str, Any]:
         rows, dwell = self._scene.rows, self._counters.dwell[name]
         told = rows["z_told"][zone]
-        running = presence.dwell_s(rows)[zone][told].tolist()
+        running = dwell_s[told].tolist()
         return {
             "visits": self._counters.visits[name].total(),
             "now": int(np.count_nonzero(told & ~rows["ended"])),
