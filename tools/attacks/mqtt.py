@@ -34,6 +34,7 @@ TOPICS = (b"framewire/evil/command",) * 4 + (
 )  # fmt: skip
 VALID = 6
 BETWEEN_S = 0.02
+WARM_TRIES = 100
 KEPT_MB = 20.0
 
 
@@ -81,7 +82,7 @@ def mqtt(rng: random.Random, progress: Progress, folder: Path) -> Starting:
             base_mb: list[float] = []
 
             def turn(engine: Any) -> None:
-                if not base_mb:
+                if not base_mb and progress.tries >= WARM_TRIES:  # until then, it may still be starting
                     base_mb.append(_held_mb(bridge))
                 attacking.set()
                 nothing(engine)
@@ -92,7 +93,7 @@ def mqtt(rng: random.Random, progress: Progress, folder: Path) -> Starting:
 
             def over() -> None:
                 attacking.clear()
-                _end(bridge, base_mb[0] if base_mb else 0.0, progress)
+                _end(bridge, base_mb[0] if base_mb else None, progress)
 
             yield Attack(lab, turn, over=over)
         finally:
@@ -103,11 +104,11 @@ def _held_mb(bridge: Victim) -> float:
     return float(psutil.Process(bridge.pid).memory_full_info().uss) / 1e6
 
 
-def _end(bridge: Victim, base_mb: float, progress: Progress) -> None:
+def _end(bridge: Victim, base_mb: float | None, progress: Progress) -> None:
     """End the bridge as Ctrl-C does; what it should not do counts as a fault."""
     if not bridge.alive:
         return
-    grown_mb = _held_mb(bridge) - base_mb
+    grown_mb = 0.0 if base_mb is None else _held_mb(bridge) - base_mb
     if grown_mb > KEPT_MB:
         progress.failed(f"the bridge kept {grown_mb:.0f} MB")
     bridge.process.send_signal(SIGINT)

@@ -75,7 +75,11 @@ def find_model(path: str | Path) -> Path:
     if is_remote_model(path):
         return Path(path)
     place = path_from_text(os.fspath(path))
-    if not place.exists():
+    try:
+        is_there = place.exists()
+    except OSError as error:  # a name that is too long, or a folder that may not be searched
+        raise ModelError(f"{str(place)[:200]}: cannot be opened: {error.strerror}") from error
+    if not is_there:
         place = _named(os.fspath(path), place)
     if place.is_dir():
         place = _in_folder(place)

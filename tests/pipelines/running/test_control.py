@@ -130,6 +130,9 @@ def test_cameras_thresholds_and_model_change_without_a_restart(engine: Engine, d
         pytest.param({"command": "add", "source": {"uri": "/no/such.mp4"}}, "no/such.mp4", id="missing file"),
         pytest.param({"command": "add", "source": {"uri": "0", "loops": 1}}, "did you mean loop", id="unknown key"),
         pytest.param({"command": "add", "source": {"uri": "0", "source_id": {}}}, "source_id", id="a table as a name"),
+        pytest.param(
+            {"command": "set", "key": "detector.model", "value": "x" * 5000}, "File name too long", id="long model name"
+        ),
         pytest.param({"command": "set", "key": "sources", "value": 5}, "sources", id="a number as sources"),
         pytest.param(
             {"command": "set", "key": "sources", "value": [{"source_id": []}]}, "sources", id="a list as name"
