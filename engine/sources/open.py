@@ -16,6 +16,9 @@ from engine.sources.applicable import check_applicable, check_playable
 from engine.video.options import SourceOptions, options_from
 from engine.video.uri import NETWORK_SCHEMES, name_from_uri, scheme_of
 
+MAX_CAMERA_CHARS = 250
+"""Of a number or a device path: file names end at 255."""
+
 
 def open_source(uri: str | int | os.PathLike[str], *, source_id: str | None = None, **options: Any) -> Source:
     """Return the source that a URI names; iterating it opens it, on the iterating thread.
@@ -80,6 +83,8 @@ def _camera(uri: str, name: str, options: SourceOptions) -> Source:
     from engine.sources.camera import camera_address
     from engine.sources.live.open_live import live_source
 
+    if len(uri) > MAX_CAMERA_CHARS:
+        raise SourceError(f"{uri[:20]}…: no device has such a long name: expected a camera number or /dev/…")
     return live_source(camera_address(uri, options), name, options)
 
 

@@ -133,6 +133,7 @@ def test_cameras_thresholds_and_model_change_without_a_restart(engine: Engine, d
         pytest.param(
             {"command": "set", "key": "detector.model", "value": "x" * 5000}, "File name too long", id="long model name"
         ),
+        pytest.param({"command": "add", "source": {"uri": "9" * 400}}, "such a long name", id="long camera number"),
         pytest.param({"command": "set", "key": "sources", "value": 5}, "sources", id="a number as sources"),
         pytest.param(
             {"command": "set", "key": "sources", "value": [{"source_id": []}]}, "sources", id="a list as name"
