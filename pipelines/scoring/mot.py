@@ -77,7 +77,8 @@ def _parse(path: Path) -> NDArray[np.float64]:
         raise SourceError(
             f"{path} is not a MOTChallenge file ({error}): expected numbers, frame,id,x,y,w,h,score,…"
         ) from error
-    if values.shape[1] < 6 or not (np.abs(values) <= MAX_NUMBER).all() or (values[:, 0] < 1).any():
+    read = values[:, : 8 if values.shape[1] == _MOT16_COLUMNS else 7]  # world coordinates may be NaN
+    if values.shape[1] < 6 or not (np.abs(read) <= MAX_NUMBER).all() or (values[:, 0] < 1).any():
         raise SourceError(
             f"{path} is not a MOTChallenge file: expected at least 6 finite numbers per line, frame from 1, "
             f"found {values.shape[1]} columns, first line {lines[0][:80]!r}"

@@ -170,6 +170,12 @@ def test_a_few_rows_of_tracks_cannot_span_billions_of_frames(row: str, tmp_path:
         mot.read_mot(place)
 
 
+def test_columns_that_are_not_read_may_hold_anything(tmp_path: Path) -> None:
+    place = tmp_path / "gt.txt"
+    place.write_text("1,1,2,3,4,5,1,nan,nan,nan\n2,1,2,3,4,5,1,nan,inf,-1\n")
+    assert mot.read_mot(place).class_id.tolist() == [-1, -1]
+
+
 def test_rare_rows_of_a_long_night_are_read(tmp_path: Path) -> None:
     place = tmp_path / "gt.txt"
     place.write_text("".join(f"{1 + 900 * n},1,2,3,4,5,1\n" for n in range(1000)))
