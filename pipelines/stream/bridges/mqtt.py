@@ -10,6 +10,7 @@ the same engine still runs, it publishes its state again.
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -36,12 +37,13 @@ from engine.wire import (
 from pipelines.stream.adapters.forms import Form
 from pipelines.stream.bridges.base import TargetError
 from pipelines.stream.bridges.engine_state import EngineState
-from pipelines.stream.bridges.home_assistant import UNKNOWN, discovery, level
+from pipelines.stream.bridges.home_assistant import UNKNOWN, discovery, level, node_id
 from pipelines.stream.bridges.home_assistant_scene import Payload, SceneEntities
 from pipelines.stream.bridges.mqtt_commands import MAX_PAYLOAD_BYTES, MqttCommands
 
 __all__ = ["MqttBridge", "MqttOutput", "discovery"]
 
+logger = logging.getLogger(__name__)
 KEEPALIVE_S = 15
 CONNECT_S = 5.0
 LOOP_S = 0.05
@@ -108,6 +110,7 @@ class MqttOutput:
         self._form = form
         self._client: Any = None
         self._announced: set[str] = set()
+        self._named: dict[str, str] = {}
         self._counts: dict[str, int | None] = {}
         self._unacknowledged: set[int] = set()
         self._refused: Any = None
@@ -309,9 +312,14 @@ class MqttOutput:
         self._publish(f"{source}/occupied", occupied.encode(), retain=True)
 
     def _announce(self, source_id: str, model: str = "") -> None:
-        if not self._discovery or source_id in self._announced:
+        if source_id in self._announced:
             return
         self._announced.add(source_id)
+        other = self._named.setdefault(node_id(self._engine, source_id), source_id)
+        if other != source_id:
+            logger.warning("cameras %r and %r get the same MQTT topics or entities: rename one", other, source_id)
+        if not self._discovery:
+            return
         for topic, payload in discovery(self._prefix, self._engine, source_id, model).items():
             self._client.publish(topic, msgspec.json.encode(payload), qos=1, retain=True)
         if self._commands is not None:

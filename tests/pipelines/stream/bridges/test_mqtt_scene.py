@@ -144,6 +144,17 @@ def test_a_rule_is_on_while_an_episode_is_open_and_unknown_without_the_engine(tm
     assert json.loads(kept["framewire/gate/rule/intruder/event"])["event_id"].endswith("-8")
 
 
+def test_cameras_that_share_their_topics_are_named(
+    tmp_path: Path, free_port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    status = SAMPLES["status"]
+    named = [msgspec.structs.replace(status, source_id=name) for name in ("yard", "a#b", "a_b", "a#b")]  # type: ignore[type-var]
+    with running(mosquitto_command(tmp_path, free_port), free_port):
+        told(free_port, tmp_path, *named)
+    warnings = [record.getMessage() for record in caplog.records if "rename one" in record.getMessage()]
+    assert warnings == ["cameras 'a#b' and 'a_b' get the same MQTT topics or entities: rename one"]
+
+
 def test_an_episode_of_an_earlier_run_does_not_stay_open() -> None:
     output = MqttOutput("127.0.0.1", 1, engine_id=ENGINE)
     scene = output._scene("gate")
