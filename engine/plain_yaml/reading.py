@@ -47,6 +47,8 @@ def parsed_yaml(
     except ConfigError:
         raise
     except yaml.YAMLError as error:
+        if "nesting depth" in str(error):  # the parser looks ahead, and has a limit too
+            raise _too_deep(origin, expected) from error
         raise ConfigError(f"{origin} is not YAML: {_problem(error)}") from error
     except (ValueError, OverflowError, TypeError, AttributeError, RecursionError) as error:  # 2026-99-99, !!binary, ...
         raise ConfigError(f"{origin} holds a value that YAML cannot build ({error}): quote it") from error
@@ -71,7 +73,11 @@ def _check_depth(text: str | bytes, origin: str, expected: str) -> None:
     for event in yaml.parse(text, Loader=PlainLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
-            raise ConfigError(f"{origin} is nested deeper than {MAX_DEPTH} levels: expected {expected}")
+            raise _too_deep(origin, expected)
+
+
+def _too_deep(origin: str, expected: str) -> ConfigError:
+    return ConfigError(f"{origin} is nested deeper than {MAX_DEPTH} levels: expected {expected}")
 
 
 def _check_size(root: yaml.Node, origin: str, expected: str) -> None:

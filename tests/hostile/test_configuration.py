@@ -87,8 +87,8 @@ KEYS = [
     [
         pytest.param(BASE + BOMB, "values, aliases followed", id="alias bomb"),
         pytest.param(BASE + BIG, f"more than {MAX_CHARS // 1024} KiB", id="twelve megabytes"),
-        pytest.param("[" * 100_000, "nested deeper|nesting depth", id="open brackets"),
-        pytest.param("a: " + "[" * 1000 + "]" * 1000, "nested deeper|nesting depth", id="brackets"),
+        pytest.param("[" * 100_000, "nested deeper", id="open brackets"),
+        pytest.param("a: " + "[" * 1000 + "]" * 1000, "nested deeper", id="brackets"),
         pytest.param("a: &a {b: *a}", "contains itself", id="a value that contains itself"),
         pytest.param("a: !!python/object/apply:os.system ['true']", "is not YAML", id="an object"),
         pytest.param("x: 1\n" * 3, "twice", id="a doubled key"),

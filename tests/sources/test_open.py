@@ -224,7 +224,7 @@ def test_an_image_that_is_taken_away_does_not_end_a_growing_folder(tmp_path: Pat
 
 
 def test_a_clip_played_at_its_rate_is_live_and_repeats(tmp_path: Path) -> None:
-    clip = encode_clip(tmp_path / "loop.mp4", numbered_images(5), rate=100)
+    clip = encode_clip(tmp_path / "loop.mp4", numbered_images(5), rate=20)
     source = open_source(clip, realtime=True, loop=True)
     assert source.info.is_live
     frames = []
@@ -236,7 +236,8 @@ def test_a_clip_played_at_its_rate_is_live_and_repeats(tmp_path: Path) -> None:
     assert times == sorted(set(times))
     assert [frame.captured_source for frame in frames] == ["arrival"] * 12
     elapsed_ns = frames[-1].captured_ns - frames[0].captured_ns
-    assert elapsed_ns >= 0.8 * (times[-1] - times[0]), "it is not played faster than its rate"
+    # a busy machine may deliver the first frame late, and the others on time
+    assert elapsed_ns >= 0.6 * (times[-1] - times[0]), "it is not played faster than its rate"
 
 
 def test_a_recording_whose_time_does_not_begin_at_zero_is_played_at_once(tmp_path: Path) -> None:
