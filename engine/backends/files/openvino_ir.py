@@ -125,4 +125,17 @@ def parse_metadata_yaml(text: str, path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise ModelError(f"{path}: holds a {type(values).__name__}: expected keys and values")
-    return {str(key): value for key, value in values.items()}
+    return {str(key): _plain(value, as_text=key == "names") for key, value in values.items()}
+
+
+def _plain(value: Any, *, as_text: bool) -> Any:
+    """Return a value of built-in types; numbers among the names of classes become the text that was written."""
+    if isinstance(value, dict):
+        return {_plain(key, as_text=False): _plain(inner, as_text=as_text) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner, as_text=as_text) for inner in value]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    if as_text:
+        return str(value)
+    return int(value) if isinstance(value, int) else float(value)

@@ -211,3 +211,15 @@ def test_words_in_metadata_beside_an_ir_stay_words(tmp_path: Path) -> None:
     metadata = read_metadata_yaml(tmp_path / "metadata.yaml")
     assert class_names(metadata) == ("no", "on", "Off", "y", "1:30", "0x1F", "1_000")
     assert metadata["date"] == "2026-12-01"
+
+
+def test_numbers_in_metadata_beside_an_ir_are_plain(tmp_path: Path) -> None:
+    """Heads ask for whole numbers by their type: a pose model was refused for its `kpt_shape`."""
+    write(
+        tmp_path / "metadata.yaml", "kpt_shape: [17, 3]\nstride: 32\nscale: 1.0\nend2end: false\nnames: {0: person}\n"
+    )
+    metadata = read_metadata_yaml(tmp_path / "metadata.yaml")
+    kinds = [type(metadata[key]) for key in ("stride", "scale", "end2end")]
+    assert kinds == [int, float, bool]
+    assert [type(size) for size in metadata["kpt_shape"]] == [int, int]
+    assert [type(number) for number in metadata["names"]] == [int]
