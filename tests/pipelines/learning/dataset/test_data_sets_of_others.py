@@ -123,7 +123,7 @@ REFUSED = [
     pytest.param(lambda f: voc(f, "nan"), "finite", id="VOC, not a number"),
     pytest.param(lambda f: yolo(f, "names: {0: a, b: c}"), "names", id="YOLO, numbers and words as keys"),
     pytest.param(lambda f: yolo(f, "names: {0: a, 2: c}"), "names", id="YOLO, a missing number"),
-    pytest.param(lambda f: yolo(f, "[" * 50_000), "YAML", id="YOLO, deep YAML"),
+    pytest.param(lambda f: yolo(f, "[" * 50_000), "nested deeper", id="YOLO, deep YAML"),
     pytest.param(lambda f: yolo(f, "#" * (2 << 20)), "larger than 1 MiB: is it the right file", id="YOLO, long YAML"),
     pytest.param(
         lambda f: yolo(f, "names: [a]", "0 .5 .5 .2 .2\n" * 400_000),
