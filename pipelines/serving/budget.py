@@ -79,7 +79,7 @@ class Share:
         self.note(self.held)
 
     def note(self, count: int) -> None:
-        """Note that the request may have held so many bytes for a moment, counted or not."""
+        """Record that the request may have held this many bytes for a moment, even if they were not counted."""
         self.most = max(self.most, count)
 
     def give(self, count: int) -> None:

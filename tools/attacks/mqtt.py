@@ -17,6 +17,7 @@ import psutil
 
 from tests.hostile.lab import Lab
 from tests.hostile.peers.media_servers import Peer, hostile_server
+from tests.pipelines.stream.bridges.peers import packet
 from tools.attacks.damage import mutated
 from tools.attacks.live import Attack, Starting, nothing
 from tools.attacks.progress import Progress
@@ -36,16 +37,6 @@ VALID = 6
 BETWEEN_S = 0.02
 WARM_TRIES = 100
 KEPT_MB = 20.0
-
-
-def packet(kind: int, body: bytes) -> bytes:
-    """Return a packet of MQTT 3.1.1."""
-    size, length = len(body), b""
-    while True:
-        size, rest = divmod(size, 128)
-        length += bytes([rest | (128 if size else 0)])
-        if not size:
-            return bytes([kind]) + length + body
 
 
 def message(topic: bytes, payload: bytes, flags: int = 0) -> bytes:

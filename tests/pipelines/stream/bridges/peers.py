@@ -56,3 +56,13 @@ def wait_for(condition: object, timeout_s: float = 10.0) -> None:
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < end, "waited in vain"
         threading.Event().wait(0.005)
+
+
+def packet(kind: int, body: bytes) -> bytes:
+    """Return a packet of MQTT 3.1.1."""
+    size, length = len(body), b""
+    while True:
+        size, rest = divmod(size, 128)
+        length += bytes([rest | (128 if size else 0)])
+        if not size:
+            return bytes([kind]) + length + body

@@ -18,21 +18,12 @@ from pipelines.stream.bridges.base import TargetError
 from pipelines.stream.bridges.mqtt import MqttBridge, MqttOutput
 from pipelines.stream.bridges.mqtt_commands import MAX_PAYLOAD_BYTES, MqttCommands
 from tests.patience import AT_ONCE_S
+from tests.pipelines.stream.bridges.peers import packet
 from tests.wire.samples import SAMPLES
 
 pytest.importorskip("paho.mqtt.client", reason="pip install paho-mqtt")
 CONNECTED = b"\x20\x02\x00\x00"
 TOPIC = b"framewire/gate/command"
-
-
-def packet(kind: int, body: bytes) -> bytes:
-    """Return a packet of MQTT 3.1.1."""
-    size, length = len(body), b""
-    while True:
-        size, rest = divmod(size, 128)
-        length += bytes([rest | (128 if size else 0)])
-        if not size:
-            return bytes([kind]) + length + body
 
 
 def command(topic: bytes, payload: bytes) -> bytes:
