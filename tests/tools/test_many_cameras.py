@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import av
+import numpy as np
 import pytest
 
 from tests.freshness.ages import Part
 from tests.freshness.many_cameras import ManyCameras
-from tools.many_cameras import camera_settings, is_carried, largest
+from tests.media import encode_clip, numbered_images
+from tools.many_cameras import camera_settings, is_carried, largest, rotated
 
 
 def report(p99: float, dropped: dict[str, int]) -> ManyCameras:
@@ -43,3 +48,21 @@ def test_settings_of_each_camera_are_written_out() -> None:
         "sources.1.detect_hz=auto",
         "detector.size=640",
     ]
+
+
+def pictures(path: Path) -> list[np.ndarray]:
+    with av.open(str(path)) as file:
+        return [frame.to_ndarray(format="gray") for frame in file.decode(video=0)]
+
+
+def test_a_rotated_clip_begins_in_the_middle_and_loses_nothing(tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mp4"
+    encode_clip(clip, numbered_images(40), options={"g": "10", "sc_threshold": "0", "bf": "2"})
+    copies = [rotated(clip, tmp_path, share) for share in (0.0, 0.3, 0.52, 0.8)]
+    whole = pictures(clip)
+    for copy, begin in zip(copies, (0, 10, 20, 30), strict=True):
+        assert all(map(np.array_equal, pictures(copy), whole[begin:] + whole[:begin]))
+        with av.open(str(copy)) as file:
+            times = [frame.time for frame in file.decode(video=0)]
+        assert len(times) == 40
+        assert np.allclose(np.diff(times), np.diff(times).mean())  # no gap where the end meets the beginning
