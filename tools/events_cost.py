@@ -31,9 +31,9 @@ from engine.analytics.rules import Count, Crossed, Loiter, Presence
 from engine.clock import pause
 from engine.data import Frame, Packet
 from engine.events.log import EventLog
-from engine.events.media.drawing import encoded
 from engine.events.store.place import StorePlace
 from engine.events.store.reader import EventReader
+from engine.imaging.square import jpeg_of
 from pipelines.build.media import build_event_media
 from pipelines.config.file import validated
 
@@ -139,7 +139,7 @@ def images_cpu_ms(packets: list[Packet], clip: str, folder: Path) -> tuple[float
         shown = dataclasses.replace(packet, frame=dataclasses.replace(packet.frame, image=frame.image))
         log.write(analyser.analyse([shown])[0])
         if len(jpeg_s) < packet.frame.frame_id // EVERY:
-            jpeg_s.append(cpu_s(partial(encoded, frame.image, options.max_side, options.quality)))
+            jpeg_s.append(cpu_s(partial(jpeg_of, frame.image, options.max_side, options.quality)))
         pause(0.002)  # the thread takes part, as it does while frames are detected
     spent_s = time.clock_gettime(clock)
     log.close()

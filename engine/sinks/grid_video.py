@@ -15,6 +15,7 @@ from engine.clock import NS_PER_S
 from engine.data import Packet, Run, SourceStatus
 from engine.errors import SinkError
 from engine.imaging.grid import SIZE_WH, Grid
+from engine.imaging.square import displayed
 from engine.optional import require
 from engine.paths import how_to_write
 from engine.protocols import OutputFile, SinkBase
@@ -96,7 +97,7 @@ class GridVideo(SinkBase):
             source = self._sources[frame.source_id] = _Source(self._first_ns(packet))
         source.is_gone = False
         source.newest_ns = max(frame.scene_ns - source.first_ns, source.newest_ns)
-        source.waiting.append((source.newest_ns, self._draw(packet)))
+        source.waiting.append((source.newest_ns, displayed(self._draw(packet), frame.pixel_aspect)))
         self._write_reached()
 
     def status(self, status: SourceStatus) -> None:

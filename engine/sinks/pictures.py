@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +16,7 @@ from engine.data import NO_DETECTION, Packet
 from engine.errors import ConfigError
 from engine.imaging.faces import FACE, FACE_ID
 from engine.imaging.mosaic import mosaic, with_margin
+from engine.imaging.square import jpeg_of
 from engine.wire import CropMessage, ImageMessage, schema_of
 from engine.wire.convert import owner_of
 
@@ -37,7 +37,7 @@ class Snapshot:
     Attributes:
         kind: `image` or `crop`.
         jpeg: the encoded file.
-        size_wh: width and height in pixels.
+        size_wh: width and height in pixels, which are square.
         region: (x1, y1, x2, y2) of the source frame.
         frame_id: the frame shown.
         captured_utc_ns: capture time of that frame.
@@ -160,7 +160,7 @@ class Pictures:
         if not self._can_hide(packet):
             return None
         shown, region = self._blurred(packet), (0, 0, packet.frame.width, packet.frame.height)
-        jpeg, size_wh = jpeg_of(shown.image, max_side, self._quality)
+        jpeg, size_wh = jpeg_of(shown.image, max_side, self._quality, packet.frame.pixel_aspect)
         frame, blurred = packet.frame, shown.hidden_in(region)
         return Snapshot("image", jpeg, size_wh, region, frame.frame_id, frame.captured_utc_ns, blurred)
 
@@ -233,8 +233,9 @@ class Pictures:
         track: tuple[int, str, float] | None = None,
     ) -> Snapshot:
         x1, y1, x2, y2 = region
-        jpeg, size_wh = jpeg_of(shown.image[y1:y2, x1:x2], self._max_side, self._quality)
         frame, blurred = packet.frame, shown.hidden_in(region)
+        part = shown.image[y1:y2, x1:x2]
+        jpeg, size_wh = jpeg_of(part, self._max_side, self._quality, frame.pixel_aspect)
         return Snapshot(kind, jpeg, size_wh, region, frame.frame_id, frame.captured_utc_ns, blurred, track)
 
     def _blurred(self, packet: Packet) -> _Shown:
@@ -263,13 +264,3 @@ def _hidden_before(packet: Packet) -> list[tuple[str, NDArray[np.float32]]]:
         for class_id, xyxy in rows
         if class_id >= 0 or class_id == FACE_ID
     ]
-
-
-def jpeg_of(image: NDArray[np.uint8], max_side: int, quality: int) -> tuple[bytes, tuple[int, int]]:
-    """Return an (H, W, 3) BGR image as a JPEG, and its width and height; larger ones are shrunk to `max_side` first."""
-    scale = max_side / max(image.shape[:2])
-    if scale < 1:
-        size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return encoded.tobytes(), (int(image.shape[1]), int(image.shape[0]))

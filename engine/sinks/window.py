@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from engine.data import Packet, Run, SourceStatus
 from engine.errors import SinkError
 from engine.imaging.grid import Grid
+from engine.imaging.square import displayed
 from engine.optional import require
 from engine.protocols import SinkBase
 
@@ -78,6 +79,7 @@ class Window(SinkBase):
             return
         cv2, title = self._cv2, self._title if self._grid is not None else f"{self._title} {packet.frame.source_id}"
         image = packet.frame.image if self._draw is None else self._draw(packet)
+        image = displayed(image, packet.frame.pixel_aspect)
         if self._grid is not None:
             self._grid.put(packet.frame.source_id, image)
             image = self._grid.picture()

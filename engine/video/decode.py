@@ -21,6 +21,7 @@ from engine.video.explain import video_errors
 from engine.video.frames import DecodedFrame, MissingFrames
 from engine.video.hardware import CPU, hardware
 from engine.video.pace.pacing import Pace, paced
+from engine.video.sizes.displayed import pixel_aspect_of
 from engine.video.sizes.image_header import image_size_wh
 from engine.video.sizes.limits import FrameTooLargeError, check_size
 from engine.video.timing.access_units import CODECS, NO_PARSER, AccessUnit, AccessUnits, Piece
@@ -33,7 +34,6 @@ from engine.video.uri import is_playlist, scheme_of
 logger = logging.getLogger(__name__)
 KEYFRAME_WAIT_S = 10.0
 DAMAGE_LIMIT_S = 2.0
-MIN_ASPECT = 0.1  # pixel aspect: a value below this, or above its inverse, means a damaged header
 NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS
 _PROOF_ITEMS = 50
 Tap = Callable[[Any, Any], None]
@@ -75,7 +75,7 @@ def _fetcher(target: VideoAddress) -> dict[str, Any]:
     """Return what opens the addresses in a playlist from the network: FFmpeg would not verify their servers."""
     if not is_playlist(target.url):
         return {}
-    from engine.video.playlist_fetch import PlaylistFetcher
+    from engine.video.playlist.fetch import PlaylistFetcher
 
     return {"io_open": PlaylistFetcher(target)}
 
@@ -154,7 +154,7 @@ class VideoReader:
         self._ahead: list[DecodedFrame | MissingFrames] = []
         self._items = self._run()  # holds a reference to this reader until it ends
         self._decoded = 0
-        self._damaged = False
+        self._lost_ns: tuple[int, int] | None = None  # the first and the latest loss since the last whole frame
         self._whole_ns = 0
         self._unit_ns = time.monotonic_ns()
         self.packets = 0
@@ -198,7 +198,7 @@ class VideoReader:
         """Width, height, fps, frame_count, codec, decoder, pixel_aspect and duration_s, None where unknown."""
         context = self._stream.codec_context
         rate = self._rate()
-        duration = self._container.duration
+        duration, aspect = self._container.duration, pixel_aspect_of(self._stream)
         return {
             "width": context.width or None,
             "height": context.height or None,
@@ -206,14 +206,9 @@ class VideoReader:
             "frame_count": self._stream.frames or None,
             "codec": context.name,
             "decoder": self._decoder,
-            "pixel_aspect": self._pixel_aspect(),
+            "pixel_aspect": float(aspect) if aspect else None,
             "duration_s": duration / 1e6 if duration and duration > 0 else None,
         }
-
-    def _pixel_aspect(self) -> float | None:
-        """Return the width of a pixel divided by its height, None if the stream does not declare it."""
-        ratio = self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio
-        return float(ratio) if ratio and MIN_ASPECT <= ratio <= 1 / MIN_ASPECT else None
 
     def _rate(self) -> Fraction | None:
         """Return the declared frame rate; without timestamps, the codec's rate and not FFmpeg's default of 25."""
@@ -264,14 +259,15 @@ class VideoReader:
             elif self._is_overloaded:
                 yield MissingFrames(1, "stale")
             elif self._decoded and packet.size:  # before the first keyframe there is nothing to lose
-                self._damaged = True
+                self._note_loss()
                 yield MissingFrames(1, "corrupt")
 
     def _is_hopeless(self) -> bool:
         """Return whether only damage has arrived for a while: a new connection starts with headers and a keyframe."""
-        lost_s = (time.monotonic_ns() - self._whole_ns) / NS_PER_S
-        if not (self._target.live and self._damaged and lost_s > DAMAGE_LIMIT_S):
+        first_ns, latest_ns = self._lost_ns or (0, 0)  # a pause after a loss is not damage
+        if not self._target.live or latest_ns - first_ns <= DAMAGE_LIMIT_S * NS_PER_S:
             return False
+        lost_s = (time.monotonic_ns() - self._whole_ns) / NS_PER_S
         self.failure = ValueError(f"nothing could be decoded for {lost_s:.1f} s")
         return True
 
@@ -342,7 +338,7 @@ class VideoReader:
             if frame.is_corrupt and self._target.damage != "keep":
                 yield self._damage()
             else:
-                self._damaged, self._whole_ns = False, time.monotonic_ns()
+                self._lost_ns, self._whole_ns = None, time.monotonic_ns()
                 yield DecodedFrame(frame, self._stamp(frame))
 
     def _check_claim(self, packet: Any) -> None:
@@ -353,11 +349,15 @@ class VideoReader:
                 check_size(*size_wh, self._target.max_pixels)
 
     def _damage(self) -> MissingFrames:
-        self._damaged = True
+        self._note_loss()
         self._stream_time.skip(1)
         if self._target.damage == "until_keyframe":
             self._is_clean = False
         return MissingFrames(1, "corrupt")
+
+    def _note_loss(self) -> None:
+        now_ns = time.monotonic_ns()
+        self._lost_ns = (self._lost_ns[0] if self._lost_ns else now_ns, now_ns)
 
     def _stamp(self, frame: Any) -> Stamp:
         if self._target.live:

@@ -130,7 +130,8 @@ def ffmpeg_options(uri: str, options: SourceOptions, *, live: bool) -> dict[str,
     elif scheme in ("http", "https"):
         chosen |= {"rw_timeout": timeout_us}
         if live:
-            chosen |= {"live_start_index": "-1"}  # HLS: begin at the newest segment
+            # HLS: begin at the newest segment; FFmpeg would measure the rate over 20 frames, which may be many segments
+            chosen |= {"live_start_index": "-1"} | ({"fpsprobesize": "3"} if is_playlist(uri) else {})
     elif scheme in ("tcp", "tls") and live:
         # FFmpeg would first measure the rate over about twenty frames: too long for a slow camera
         chosen |= {"fflags": "nobuffer", "fpsprobesize": "0", "analyzeduration": "100000"}

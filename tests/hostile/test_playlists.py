@@ -13,7 +13,7 @@ import pytest
 
 from engine.errors import SourceError
 from engine.sources.open import open_source
-from engine.video.playlist_fetch import MAX_SKIPPED
+from engine.video.playlist.fetch import MAX_SKIPPED
 from tests.hostile.certificates import Authority, authority, self_signed
 from tests.hostile.servers import fixed, hostile_camera, playlist, redirect
 from tests.media import numbered_images

@@ -167,3 +167,15 @@ def test_a_region_drawn_for_another_size_holds_the_pictures_back(caplog: pytest.
 def test_shares_of_the_frame_are_no_blur_region() -> None:
     with pytest.raises(ConfigError, match="not fractions"):
         Pictures(blur_regions={"gate": [(0.1, 0.1, 0.9, 0.9)]})
+
+
+def test_frames_and_crops_have_square_pixels() -> None:
+    """No viewer stretches a JPEG; `region` still refers to the pixels of the frame."""
+    made = scene([[40, 20, 80, 60]])
+    made = dataclasses.replace(made, frame=dataclasses.replace(made.frame, pixel_aspect=1.5))
+    pictures = Pictures(crops=True, max_side=150)
+    (image,), (_, crop) = [list(pictures.of(made, at_ns)) for at_ns in (0, 2 * SECOND)]
+    assert (image.size_wh, image.region) == ((150, 50), (0, 0, 200, 100))
+    x1, y1, x2, y2 = crop.region
+    assert crop.size_wh == (round((x2 - x1) * 1.5), y2 - y1)
+    assert opened(image).shape[:2] == (50, 150)

@@ -46,13 +46,3 @@ def drawn(packet: Packet, events: Sequence[EventRow], image: NDArray[np.uint8]) 
         at = (round(10 * scale), round((40 + 40 * number) * scale))
         write(image, f"{event.rule} {event.place}".strip(), at, scale, COLORS.get(event.severity, OTHERS))
     return image
-
-
-def encoded(image: NDArray[np.uint8], max_side: int, quality: int) -> bytes:
-    """Return an image (H, W, 3) uint8 BGR as JPEG, with its longer side at most `max_side`."""
-    scale = max_side / max(image.shape[:2])
-    if scale < 1:
-        size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-    _, jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return jpeg.tobytes()

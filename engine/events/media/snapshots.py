@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from engine.clock import NS_PER_MS, NS_PER_S
 from engine.data import Packet
 from engine.events.media.best_frame import Observed, Quality
-from engine.events.media.drawing import drawn, encoded
+from engine.events.media.drawing import drawn
 from engine.events.media.names import SnapshotKind
 from engine.events.store.rows import EventRow
+from engine.imaging.square import jpeg_of
 
 BETTER = 1.15  # a new image must be this much better than the best to be worth encoding
 SPARE = 4
@@ -56,6 +57,7 @@ class _Best:
     at_ns: int = 0
     utc_ns: int = 0
     image: NDArray[np.uint8] | None = None
+    pixel_aspect: float = 1.0
     jpeg: bytes = b""
     is_stored: bool = False
 
@@ -84,7 +86,7 @@ class Snapshots:
         if not wanted:
             return
         image = self._buffers.copy(packet.frame.image)
-        jpeg = self._encoded(drawn(packet, wanted, image))
+        jpeg = self._encoded(drawn(packet, wanted, image), packet.frame.pixel_aspect)
         self._buffers.give_back(image)
         for event in wanted:
             self._store(event, "trigger", jpeg, packet.scene_utc_ns)
@@ -124,7 +126,7 @@ class Snapshots:
             if worth > BETTER * best.worth:
                 image = self._buffers.copy(packet.frame.image) if image is None else image
                 best.worth, best.at_ns, best.utc_ns = worth, now_ns, packet.scene_utc_ns
-                best.is_stored = False
+                best.is_stored, best.pixel_aspect = False, packet.frame.pixel_aspect
                 self._replace(best, image)
         if image is not None:
             self._limit_memory()
@@ -146,7 +148,7 @@ class Snapshots:
         """Encode the frame of an event, for all events that share it."""
         if best.image is None:
             return
-        image, jpeg = best.image, self._encoded(best.image)
+        image, jpeg = best.image, self._encoded(best.image, best.pixel_aspect)
         for each in (best, *self._open.values()):
             if each.image is image:
                 each.image, each.jpeg = None, jpeg
@@ -159,8 +161,8 @@ class Snapshots:
             {id(best.image): best.image.nbytes for best in self._open.values() if best.image is not None}.values()
         )
 
-    def _encoded(self, image: NDArray[np.uint8]) -> bytes:
-        return encoded(image, self._options.max_side, self._options.quality)
+    def _encoded(self, image: NDArray[np.uint8], pixel_aspect: float) -> bytes:
+        return jpeg_of(image, self._options.max_side, self._options.quality, pixel_aspect)[0]
 
     def _replace(self, best: _Best, image: NDArray[np.uint8] | None) -> None:
         """Keep another frame for an event; the memory of frames that no event needs is reused."""

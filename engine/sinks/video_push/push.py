@@ -19,6 +19,7 @@ from engine.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from engine.data import Packet, Run, SourceStatus
 from engine.errors import SinkError
 from engine.imaging.grid import Grid
+from engine.imaging.square import displayed
 from engine.protocols import SinkBase
 from engine.sinks.video_push.encoder import LiveEncoder
 from engine.sinks.video_push.pusher import Pusher
@@ -183,11 +184,12 @@ class VideoPush(SinkBase):
 
     def _image(self, stream: _Stream, packet: Packet) -> NDArray[np.uint8] | None:
         """Return the image to send; None if none is due."""
+        image = displayed(self._draw(packet), packet.frame.pixel_aspect)
         if self._grid is None:
-            return self._draw(packet)
+            return image
         now_ns = packet.frame.captured_ns
         with self._changed:
-            self._grid.put(packet.frame.source_id, self._draw(packet))
+            self._grid.put(packet.frame.source_id, image)
             if now_ns < stream.due_ns:
                 return None
             stream.due_ns = max(stream.due_ns + round(NS_PER_S / GRID_FPS), now_ns)

@@ -162,6 +162,7 @@ class LiveSource(SourceBase):
         self._has_been_live = False
         self._failed = 0
         self._is_playlist = is_playlist(target.url)
+        self._grows = False
         self._seen_ns: int | None = None
 
     def interrupt(self) -> None:
@@ -224,6 +225,9 @@ class LiveSource(SourceBase):
                 self._lose(event.count, event.cause)
             elif isinstance(event, Opened):
                 watch.opened()
+                if self._is_over(event.facts["duration_s"]):
+                    reader.abandon()
+                    return Finished("the camera has ended the stream: its playlist is complete")
                 self._describe(**{key: value for key, value in event.facts.items() if key != "duration_s"})
             if watch.is_dead:
                 reader.abandon()
@@ -231,6 +235,11 @@ class LiveSource(SourceBase):
             elif watch.is_stalled and self._state == "live":
                 self._report("stalled", f"no frame for {watch.idle_s:.1f} s")
         return Finished("interrupted", is_end=True)
+
+    def _is_over(self, duration_s: float | None) -> bool:
+        """Return whether a playlist that was live is complete: reading it would repeat its last frames."""
+        self._grows = self._grows or (self._is_playlist and duration_s is None)
+        return self._grows and duration_s is not None
 
     def _is_repeated(self, pts_ns: int | None) -> bool:
         """Return whether a frame already arrived before the reconnect: HLS restarts at the newest segment's start."""

@@ -7,11 +7,14 @@ viewer would be one frame interval later. Boxes: ISO/IEC 14496-12 and -15.
 from __future__ import annotations
 
 import struct
+from fractions import Fraction
 
 from engine.video.coded.nal import ParameterSets
 
 TIMESCALE = 1_000_000
 TRACK = 1
+SQUARE = Fraction(1)
+MAX_SIDE = 0xFFFF
 _SYNC, _NOT_SYNC = 0x02000000, 0x01010000  # sample flags: depends on none / on others, and is not a starting point
 _MATRIX = struct.pack(">9I", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
 
@@ -26,19 +29,21 @@ def box(kind: bytes, *parts: bytes) -> bytes:
     return struct.pack(">I4s", len(body) + 8, kind) + body
 
 
-def init_segment(sets: ParameterSets, width: int, height: int) -> bytes:
+def init_segment(sets: ParameterSets, width: int, height: int, pixel_aspect: Fraction = SQUARE) -> bytes:
     """Return what a player needs before the first fragment.
 
     Args:
         sets: complete parameter sets.
         width: pixels of an image.
         height: rows of an image.
+        pixel_aspect: width by height of a pixel; browsers ignore what the video itself says.
     """
     zero = b"\x00" * 4
     entry_head = bytes(6) + struct.pack(">H", 1) + bytes(16) + struct.pack(">HH", width, height)
     entry_head += struct.pack(">IIIH", 0x480000, 0x480000, 0, 1) + bytes(32) + struct.pack(">Hh", 24, -1)
     names = (b"avc1", b"avcC") if sets.codec == "h264" else (b"hvc1", b"hvcC")
-    entry = box(names[0], entry_head, box(names[1], sets.configuration))
+    aspect = struct.pack(">II", pixel_aspect.numerator, pixel_aspect.denominator)
+    entry = box(names[0], entry_head, box(names[1], sets.configuration), box(b"pasp", aspect))
     table = box(
         b"stbl",
         box(b"stsd", zero, struct.pack(">I", 1), entry),
@@ -54,7 +59,7 @@ def init_segment(sets: ParameterSets, width: int, height: int) -> bytes:
         box(b"hdlr", zero, zero, b"vide", bytes(12), b"video\x00"),
         box(b"minf", box(b"vmhd", struct.pack(">I", 1), bytes(8)), location, table),
     )
-    size = struct.pack(">II", width << 16, height << 16)
+    size = struct.pack(">II", min(round(width * pixel_aspect), MAX_SIDE) << 16, height << 16)
     track = box(b"tkhd", struct.pack(">IIIIII", 3, 0, 0, TRACK, 0, 0), bytes(16), _MATRIX, size)
     movie = box(
         b"mvhd", struct.pack(">IIIIIIH", 0, 0, 0, TIMESCALE, 0, 0x10000, 0x100), bytes(10), _MATRIX, bytes(24),

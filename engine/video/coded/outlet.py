@@ -9,9 +9,10 @@ from contextlib import suppress
 from fractions import Fraction
 from typing import Any
 
-from engine.video.coded.fmp4 import fragment, init_segment
+from engine.video.coded.fmp4 import SQUARE, fragment, init_segment
 from engine.video.coded.nal import ParameterSets, sets_in_header, units_of
 from engine.video.coded.pieces import MAX_BYTES, VideoPiece, send_piece
+from engine.video.sizes.displayed import pixel_aspect_of
 from engine.video.timing.access_units import CODECS
 from engine.video.timing.arrivals import pts_ns
 
@@ -77,7 +78,8 @@ class _Film:
     """One connection's video from a keyframe on."""
 
     def __init__(self, stream: Any) -> None:
-        context = self._context = stream.codec_context
+        self._stream, context = stream, stream.codec_context
+        self._context = context
         self._held: list[Any] = []
         self._time_base = Fraction(stream.time_base)
         self._sets = sets_in_header(context.name, bytes(context.extradata or b""))
@@ -134,7 +136,7 @@ class _Film:
 
     def _init(self, sets: ParameterSets, shown_ns: int) -> VideoPiece:
         size_wh = int(self._context.width), int(self._context.height)
-        data = init_segment(sets, *size_wh)
+        data = init_segment(sets, *size_wh, pixel_aspect_of(self._stream) or SQUARE)
         t0_ns = self._t0_ns or 0
         return VideoPiece(data, True, False, shown_ns, time.time_ns(), sets.name, t0_ns, size_wh)
 

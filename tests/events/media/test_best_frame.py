@@ -139,6 +139,14 @@ def test_large_frames_are_scaled_down() -> None:
     }
 
 
+def test_images_have_square_pixels() -> None:
+    seen = [replace(each, frame=replace(each.frame, pixel_aspect=1.5)) for each in (packet(GOOD), packet(GOOD, at_s=1))]
+    kept = images_of(seen)
+    assert {cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR).shape for jpeg in kept.values()} == {
+        (400, 600, 3)
+    }
+
+
 def test_severities_that_are_not_wanted_get_no_image() -> None:
     assert images_of([packet(GOOD)], severities=("notice",)) == {}
 

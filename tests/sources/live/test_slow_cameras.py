@@ -77,3 +77,13 @@ def test_a_slow_stream_without_container_opens_after_a_few_frames(tmp_path: Path
         frames, _ = taken(f"tcp://127.0.0.1:{port}", 1, "thread")
         assert len(sent) < 10
     assert frames[0].pts_ns is None
+
+
+def test_a_damaged_frame_of_a_slow_camera_costs_no_connection() -> None:
+    """A pause after a damaged frame is not damage: the next frame is two seconds and more away."""
+    with mjpeg_camera(numbered_images(4), fps=1 / 2.2) as camera:
+        camera.images = [camera.images[0], camera.images[1][: len(camera.images[1]) // 2], *camera.images[2:]]
+        frames, recorder = taken(camera.url, 3, "thread")
+    assert recorder.losses == {"corrupt": 1}
+    assert "offline" not in recorder.states
+    assert {frame.stream_epoch for frame in frames} == {0}

@@ -53,7 +53,10 @@ class Stream:
 
     def __init__(self, context: Any) -> None:
         header = bytes(context.extradata or b"")
-        self.codec_context = SimpleNamespace(name="h264", width=320, height=240, extradata=header)
+        self.codec_context = SimpleNamespace(
+            name="h264", width=320, height=240, extradata=header, sample_aspect_ratio=None
+        )
+        self.sample_aspect_ratio = None
         self.time_base = context.time_base
 
 

@@ -89,3 +89,13 @@ def test_the_sets_of_an_mp4_are_those_of_its_stream() -> None:
 )
 def test_what_is_no_picture_has_no_units(data: bytes) -> None:
     assert units_of(data) == []
+
+
+def test_the_aspect_of_pixels_is_in_the_container() -> None:
+    """Browsers ignore what the video itself says."""
+    _, packets = encoded("libx264", {"preset": "ultrafast"})
+    sets = sets_in_header("h264", b"").with_units(units_of(bytes(packets[0])))
+    shown = sets.shown(units_of(bytes(packets[0])))
+    data = init_segment(sets, 320, 240, Fraction(64, 45)) + fragment(1, shown, dts=0, shift=0, duration=1, is_key=True)
+    with av.open(io.BytesIO(data)) as container:
+        assert container.streams.video[0].sample_aspect_ratio == Fraction(64, 45)

@@ -10,6 +10,7 @@ import ctypes
 import http.client
 import http.cookiejar
 import io
+import logging
 import re
 import ssl
 import time
@@ -18,18 +19,25 @@ import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
+from engine.clock import pause
 from engine.video.address import VideoAddress
+from engine.video.playlist.renewal import Renewal
+from engine.video.playlist.segment import PIECE_BYTES, Body, Segment
 from engine.video.trust import default_bundle, untrusted_server
 from engine.video.uri import scheme_of
 
+logger = logging.getLogger(__name__)
 MAX_PLAYLIST_BYTES = 8 * 1024 * 1024
 MAX_SKIPPED = 5
 DEFAULT_TIMEOUT_S = 20.0
 USER_AGENT = "Lavf/61.7.100"  # some servers refuse unknown clients
-PIECE_BYTES = 64 * 1024
 BLOCK = 16
+PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+RETRY_S = (0.5, 1.0, 2.0, 2.0)
+"""A server that was read before and fails for a moment is asked again after these times: a new connection would begin
+at the newest segment and lose the ones before."""
 _URI = re.compile(r'URI="([^"]{1,4096})"')
 _STATUS = {
     400: "HTTPBadRequestError",
@@ -40,20 +48,11 @@ _STATUS = {
 _Origin = tuple[str, str, int]
 
 
-class Body(Protocol):
-    """A file-like object for FFmpeg to read from."""
-
-    def read(self, size: int, /) -> bytes:
-        """Return up to `size` bytes; nothing at the end."""
-
-    def close(self) -> None:
-        """Release the connection."""
-
-
 class PlaylistFetcher:
     """Opens the addresses that FFmpeg requests while it reads one playlist; pass it to `av.open` as `io_open`.
 
-    A segment that the server no longer has is skipped, as FFmpeg does; after `MAX_SKIPPED` in a row the stream fails.
+    A segment that the server no longer has is skipped, as FFmpeg does; after `MAX_SKIPPED` in a row the stream fails. A
+    server that fails for a moment is asked again (`RETRY_S`).
 
     Args:
         target: the playlist's address, its options and its trust settings.
@@ -69,6 +68,8 @@ class PlaylistFetcher:
         self._headers = _headers(target.ffmpeg)
         self._opener = _opener(target, parts)
         self._skipped = 0
+        self._has_played = False
+        self._renewal = Renewal()
         self.failure: Exception | None = None
 
     def __call__(self, url: str, flags: int, options: Mapping[str, str]) -> Body:
@@ -91,11 +92,32 @@ class PlaylistFetcher:
         if scheme_of(address) not in ("http", "https"):
             raise PermissionError(13, "a playlist from the network may only name http and https addresses")
         try:
-            body = self._opened(address, options)
+            body = self._opened_at_last(address, options)
         except urllib.error.HTTPError as error:
             return self._skip(address, error)
         self._skipped = 0
-        return body if address == url else _Decrypted(body, bytes.fromhex(options["key"]), bytes.fromhex(options["iv"]))
+        if isinstance(body, io.BytesIO):
+            return body
+        self._has_played = True
+        if address != url:
+            body = _Decrypted(body, bytes.fromhex(options["key"]), bytes.fromhex(options["iv"]))
+        # of one file; its counters continue, and FFmpeg counts its bytes
+        is_range = int(options.get("end_offset", 0)) > 0
+        return body if is_range else Segment(body)
+
+    def _opened_at_last(self, url: str, options: Mapping[str, str]) -> Body:
+        """Return the content at a URL, asking again for a while if the stream has been played already."""
+        for wait_s in RETRY_S if self._has_played else ():
+            try:
+                return self._opened(url, options)
+            except urllib.error.HTTPError as error:
+                if error.code not in PASSING:
+                    raise
+                error.close()
+            except ConnectionError:
+                logger.debug("the server of a playlist refused a connection")
+            pause(wait_s)
+        return self._opened(url, options)
 
     def _opened(self, url: str, options: Mapping[str, str]) -> Body:
         parts = urllib.parse.urlsplit(url)
@@ -126,6 +148,8 @@ class PlaylistFetcher:
         if begun == b"#EXTM3U":
             with response:
                 text = begun + _whole(response, time.monotonic() + self._timeout_s)
+            if self._renewal.has_begun_again(asked, text):
+                raise OSError(5, "the playlist begins again: the camera or its server has restarted")
             return io.BytesIO(text if response.geturl() == asked else _absolute(text, response.geturl()))
         body = _Streamed(response, begun, self)
         while skip > 0 and (piece := body.read(min(skip, PIECE_BYTES))):

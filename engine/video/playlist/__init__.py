@@ -1,0 +1,1 @@
+"""HLS playlists from the network: who is trusted with what, and what servers get wrong. Imports no numpy."""
