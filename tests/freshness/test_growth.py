@@ -11,8 +11,6 @@ import pytest
 from tests.freshness.ages import Ages
 from tests.freshness.growth import Growth, Slope
 
-pytestmark = pytest.mark.alone
-
 
 def slope_of(rss_mb: list[float]) -> Slope:
     growth = Growth(os.getpid())

@@ -357,7 +357,7 @@ def wait_until(holds: Callable[[], Any], limit_s: float, *, must: bool = True, e
 
 
 def played(
-    attack: Callable[[Engine], Any], make_lab: Callable[[], Lab], *, tries: int = 3, **arguments: Any
+    attack: Callable[[Engine], Any], make_lab: Callable[[], Lab], *, tries: int = 2, **arguments: Any
 ) -> Verdict:
     """Run an attack, and again if only the healthy camera suffered, because a busy machine may be the cause."""
     for _ in range(tries):

@@ -19,8 +19,6 @@ from engine.transport.connect import curve_options
 from engine.transport.keys import KeyPair, load_key_pair, make_keys
 from tests.hostile.lab import Engine, Lab
 
-pytestmark = pytest.mark.alone
-
 LONG = 60_000
 MANY = 1136
 SPEED = ("healthy camera", "freeze", "threads", "descriptors")  # a model takes its own cores, memory and threads
@@ -41,6 +39,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.alone
 def test_long_requests_are_refused_at_once() -> None:
     def send(engine: Engine) -> dict[str, int]:
         answers = {}
@@ -57,6 +56,7 @@ def test_long_requests_are_refused_at_once() -> None:
     assert {name: chars for name, chars in verdict.notes.items() if chars >= 10_000} == {}
 
 
+@pytest.mark.alone
 def test_messages_of_several_parts_end_nothing() -> None:
     def send(engine: Engine) -> bool:
         with zmq.Context() as context, context.socket(zmq.DEALER) as client:
@@ -72,6 +72,7 @@ def test_messages_of_several_parts_end_nothing() -> None:
     assert verdict.notes is True
 
 
+@pytest.mark.alone
 def test_models_with_hostile_metadata_do_not_freeze_a_run(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     model = onnx.load(demo_model())
