@@ -7,6 +7,7 @@ its process, as usual. Tests of signals, of start-up and of anything that lasts 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -18,12 +19,13 @@ import pipelines.cli  # before the first fork, with all that it imports
 from pipelines.entry import main
 
 for line in sys.stdin:
-    arguments, folder = json.loads(line)
+    arguments, folder, place = json.loads(line)
     pid = os.fork()
     if pid == 0:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for number, name in ((1, "stdout"), (2, "stderr")):
             os.dup2(os.open(os.path.join(folder, name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        os.chdir(place)
         sys.argv = ["framewire", *arguments]
         code = 0
         try:
@@ -41,19 +43,27 @@ for line in sys.stdin:
 
 
 class Preforked:
-    """The command `framewire`, imported once; a context manager."""
+    """The command `framewire`, imported once; a context manager.
 
-    def __init__(self) -> None:
+    Args:
+        environment: variables of all runs, in addition to those of this process.
+    """
+
+    def __init__(self, **environment: str) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self._server = subprocess.Popen(
-            [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", SERVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **environment},
         )
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Return the exit status, standard output and standard error of `framewire ARGUMENTS`."""
+    def run(self, *arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Return the exit status, standard output and standard error of `framewire ARGUMENTS`, run in a folder."""
         assert self._server.stdin is not None
         assert self._server.stdout is not None
-        self._server.stdin.write(json.dumps([arguments, self._folder.name]) + "\n")
+        self._server.stdin.write(json.dumps([arguments, self._folder.name, str(folder or Path.cwd())]) + "\n")
         self._server.stdin.flush()
         code = int(self._server.stdout.readline())
         out, error = (Path(self._folder.name, name).read_text(encoding="utf-8") for name in ("stdout", "stderr"))

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -116,12 +115,6 @@ def test_no_user_and_no_query_is_published(shown: dict[str, str], way: str) -> N
     assert "loginuse" not in shown[way]
 
 
-@pytest.fixture(scope="module")
-def framewire() -> Iterator[Preforked]:
-    with Preforked() as command:
-        yield command
-
-
 @pytest.mark.parametrize("address", ADDRESSES.values(), ids=list(ADDRESSES))
 @pytest.mark.parametrize(
     "words",
@@ -133,8 +126,8 @@ def framewire() -> Iterator[Preforked]:
         pytest.param(["bridge", "tcp://127.0.0.1:9", "mqtt://u:{1}:x@127.0.0.1:port"], id="bridge"),
     ],
 )
-def test_no_mistake_on_the_command_line_quotes_a_password(framewire: Preforked, address: str, words: list[str]) -> None:
-    done = framewire.run(*(word.format(address, SECRET) for word in words))
+def test_no_mistake_on_the_command_line_quotes_a_password(preforked: Preforked, address: str, words: list[str]) -> None:
+    done = preforked.run(*(word.format(address, SECRET) for word in words))
     assert done.returncode != 0
     assert done.stderr
     assert "S3CRET" not in done.stdout + done.stderr

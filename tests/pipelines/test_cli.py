@@ -20,6 +20,7 @@ import pytest
 
 from engine.wire import schema_of
 from tests.patience import AT_ONCE_S
+from tests.preforked import Preforked
 
 COMMAND = [sys.executable, "-c", "from pipelines.entry import main; main()"]
 STARTUP_S = 30.0
@@ -27,9 +28,9 @@ SYNTHETIC = "synthetic://?width=320&height=240&fps=25&count=40&objects=3&seed=1"
 SHORT = SYNTHETIC.replace("count=40", "count=12")
 
 
-def framewire(*arguments: str, folder: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "COLUMNS": "200", **environment}
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=90, cwd=folder, env=env)
+def framewire(*arguments: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "COLUMNS": "200"}
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=90, env=env)
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
@@ -205,12 +206,12 @@ def bad(tmp_path: Path, free_port: int) -> dict[str, Any]:
     ],
 )
 def test_bad_input_is_a_clear_error_and_not_a_traceback(
-    bad: dict[str, Any], arguments: list[str], message: str
+    bad: dict[str, Any], preforked: Preforked, arguments: list[str], message: str
 ) -> None:
     filled = [a.replace("S", SYNTHETIC) if a in ("S", "a=S") else a.format(**bad) for a in arguments]
     with socket.create_server(("127.0.0.1", bad["port"])):
         publish = [] if "--publish" in filled else ["--publish", "none"]
-        done = framewire("run", *filled, *publish, DISPLAY="", WAYLAND_DISPLAY="")
+        done = preforked.run("run", *filled, *publish)
     assert done.returncode in (1, 2), done.stdout + done.stderr
     assert message in done.stderr.replace("\n", " ")
     assert "Traceback" not in done.stderr
@@ -271,10 +272,10 @@ def test_check_validates_without_running(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wanted", ["device: gpu.7", "backend: tensorrt"])
-def test_check_refuses_a_device_that_this_machine_lacks(tmp_path: Path, wanted: str) -> None:
+def test_check_refuses_a_device_that_this_machine_lacks(preforked: Preforked, tmp_path: Path, wanted: str) -> None:
     file = tmp_path / "gpu.yaml"
     file.write_text(f"sources: [{{uri: '{SYNTHETIC}'}}]\ndetector: {{{wanted}}}\n")
-    done = framewire("check", str(file))
+    done = preforked.run("check", str(file))
     assert done.returncode == 2, done.stdout
     assert "cannot run here: " in done.stderr
 
@@ -299,8 +300,8 @@ def test_bench_of_several_rounds_takes_the_median() -> None:
 
 
 @pytest.mark.parametrize("verb", ["", "run", "demo", "subscribe", "check", "doctor", "inspect", "bench"])
-def test_every_verb_has_help(verb: str) -> None:
-    done = framewire(*([verb] if verb else []), "--help")
+def test_every_verb_has_help(preforked: Preforked, verb: str) -> None:
+    done = preforked.run(*([verb] if verb else []), "--help")
     assert done.returncode == 0
     assert "Usage" in done.stdout
 

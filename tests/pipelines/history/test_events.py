@@ -32,6 +32,7 @@ from pipelines.history.times import span_s, utc_ns_of
 from tests.events import scenes
 from tests.events.scenes import NS
 from tests.events.test_log import keep
+from tests.preforked import Preforked
 
 KEYS = [
     "event_id",
@@ -50,6 +51,7 @@ KEYS = [
 NOW = SYSTEM_CLOCK.utc_ns() - 600 * NS
 VIENNA = ZoneInfo("Europe/Vienna")
 Ask = Callable[..., subprocess.CompletedProcess[str]]
+Listed = Callable[..., list[dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
@@ -62,19 +64,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def framewire(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pipelines", *words], capture_output=True, text=True, timeout=60, check=False
-    )
+@pytest.fixture
+def framewire(preforked: Preforked) -> Ask:
+    return preforked.run
 
 
-def listed(*words: str) -> list[dict[str, Any]]:
-    found = framewire("events", "list", "--json", *words)
-    assert found.returncode == 0, found.stderr
-    return [json.loads(line) for line in found.stdout.splitlines()]
+@pytest.fixture
+def listed(framewire: Ask) -> Listed:
+    def rows(*words: str) -> list[dict[str, Any]]:
+        found = framewire("events", "list", "--json", *words)
+        assert found.returncode == 0, found.stderr
+        return [json.loads(line) for line in found.stdout.splitlines()]
+
+    return rows
 
 
-def test_list_prints_one_object_per_line_with_the_promised_keys(folder: Path, tmp_path: Path) -> None:
+def test_list_prints_one_object_per_line_with_the_promised_keys(
+    framewire: Ask, listed: Listed, folder: Path, tmp_path: Path
+) -> None:
     config = tmp_path / "run.yaml"
     config.write_text(yaml.safe_dump({"events": {"folder": str(folder)}, "site": {"timezone": "Europe/Vienna"}}))
     found = listed("--config", str(config))
@@ -86,7 +93,7 @@ def test_list_prints_one_object_per_line_with_the_promised_keys(folder: Path, tm
     assert "intruder: person at yard" in text[1]
 
 
-def test_show_and_keep(folder: Path) -> None:
+def test_show_and_keep(framewire: Ask, folder: Path) -> None:
     event_id = f"gate-{NOW}-intruder-1"
     assert framewire("events", "keep", event_id, "--folder", str(folder)).returncode == 0
     shown = json.loads(framewire("events", "show", event_id, "--folder", str(folder), "--json").stdout)
@@ -107,13 +114,15 @@ def test_show_and_keep(folder: Path) -> None:
         (["list", "--folder", "{folder}", "--store", "mysql://host/x"], "expected postgresql://"),
     ],
 )
-def test_what_cannot_work_is_explained(folder: Path, words: list[str], why: str) -> None:
+def test_what_cannot_work_is_explained(framewire: Ask, folder: Path, words: list[str], why: str) -> None:
     found = framewire("events", *(word.format(folder=folder) for word in words))
     assert found.returncode == 2
     assert why in " ".join(found.stderr.split())
 
 
-def test_the_rules_of_a_configuration_are_asked_about_the_past(folder: Path, tmp_path: Path) -> None:
+def test_the_rules_of_a_configuration_are_asked_about_the_past(
+    framewire: Ask, listed: Listed, folder: Path, tmp_path: Path
+) -> None:
     config = tmp_path / "new.yaml"
     rules = [
         {"name": "intruder", "kind": "presence", "zone": "yard", "for_s": 1, "severity": "alert"},
