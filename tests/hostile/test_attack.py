@@ -19,7 +19,7 @@ SURFACES = (
 @pytest.mark.parametrize("surface", SURFACES)
 @pytest.mark.timeout(240)
 def test_a_few_seconds_of_damage_end_nothing(surface: str) -> None:
-    command = [sys.executable, str(TOOL), "--only", surface, "--minutes", "0.1", "--json"]
+    command = [sys.executable, str(TOOL), "--only", surface, "--minutes", "0.05", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     [result] = json.loads(done.stdout.splitlines()[-1])
     print(result)
