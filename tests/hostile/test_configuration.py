@@ -22,7 +22,7 @@ BASE = (
     "sources: [{uri: 'synthetic://?realtime=1&fps=10&width=64&height=48', source_id: a}]\ndetector: {model: motion}\n"
 )
 BOMB = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9))
-BIG = "x:\n" + "".join(f"  - k{i}: {i}\n" for i in range(600_000))
+BIG = "x:\n" + "  - k123456: 123456\n" * 600_000
 COMMAND = [sys.executable, "-c", "from pipelines.entry import main; main()"]
 VALUES = [
     "2026-99-99",

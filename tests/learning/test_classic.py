@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,8 @@ from pipelines.learning.classic.train import ClassicOptions, run_graph, train_cl
 from pipelines.learning.model_facts import facts_of
 from pipelines.models.inspect import describe
 
-pytest.importorskip("sklearn", reason='scikit-learn is missing: pip install "framewire[classic]"')
+if find_spec("sklearn") is None:  # to import it takes seconds, in every process that collects
+    pytest.skip('scikit-learn is missing: pip install "framewire[classic]"', allow_module_level=True)
 onnx = pytest.importorskip("onnx", reason='onnx is missing: pip install "framewire[classic]"')
 
 
