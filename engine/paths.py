@@ -88,6 +88,7 @@ def how_to_write(error: BaseException) -> str:
     if number in (errno.ENOENT, errno.ENOTDIR):
         return "choose a folder that exists"
     return {
+        errno.EBUSY: "give each run a file of its own",
         errno.EISDIR: "name a file, not a folder",
         errno.EROFS: "choose a folder on a disk that is not read-only",
         errno.ENAMETOOLONG: "choose a shorter name",

@@ -9,6 +9,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from functools import cache, wraps
 from importlib import import_module
 from pathlib import Path
@@ -160,8 +161,18 @@ def main() -> NoReturn:
         _run(sys.argv[1:])
 
 
+def _own_folders() -> list[str]:
+    """Return the working folder and the home folder; either may be gone or unknown."""
+    found = []
+    with suppress(OSError):
+        found.append(os.getcwd())
+    with suppress(RuntimeError):
+        found.append(str(Path.home()))
+    return found
+
+
 def _run(words: list[str]) -> NoReturn:
-    keep_readable(os.getcwd(), str(Path.home()))
+    keep_readable(*_own_folders())
     for word in words:
         hide_address(word)  # registered before any message can quote it
     try:

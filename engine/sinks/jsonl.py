@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import stat
 from pathlib import Path
 from typing import IO
 
@@ -11,6 +13,7 @@ from engine.data import Packet, Run, SourceStatus
 from engine.errors import SinkError
 from engine.paths import how_to_write
 from engine.protocols import OutputFile, SinkBase
+from engine.sinks.claim import claim
 from engine.wire import Message, encode, eos_message, frame_message, status_message
 
 BUFFER_BYTES = 256 * 1024
@@ -50,14 +53,22 @@ class JsonlWriter(SinkBase):
         """Create the file.
 
         Raises:
-            SinkError: the folder does not exist or is not writable.
+            SinkError: the folder does not exist or is not writable, or another run is writing the file.
         """
         self._run, self._frames, self._is_complete = run, 0, False
         try:
             is_file = str(self.path) != STDOUT
-            self._file = open(self.path if is_file else 1, self._mode, buffering=0, closefd=is_file)  # noqa: SIM115
+            opened = self._claimed() if is_file and self._mode == "wb" else self.path if is_file else 1
+            self._file = open(opened, self._mode, buffering=0, closefd=is_file)  # noqa: SIM115
         except OSError as error:
             raise SinkError(f"cannot write {self.path}: {error.strerror}: {how_to_write(error)}") from error
+
+    def _claimed(self) -> int:
+        """Return the file, empty and locked. Raises `OSError` if another run is writing it."""
+        handle = claim(self.path)
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            os.ftruncate(handle, 0)
+        return handle
 
     def write(self, packet: Packet) -> None:
         """Write one line.

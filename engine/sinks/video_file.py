@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from engine.clock import NS_PER_S
 from engine.errors import ConfigError
 from engine.optional import require
+from engine.sinks.claim import claim
 
 TICKS_PER_S = 90_000
 TIME_BASE = Fraction(1, TICKS_PER_S)
@@ -58,6 +59,9 @@ class VideoFile:
         codec: FFmpeg's name for the encoder.
         options: of the encoder.
         pixel_aspect: width by height of a pixel.
+
+    Raises:
+        OSError: the file cannot be written, or another run is writing it.
     """
 
     def __init__(
@@ -84,9 +88,14 @@ class VideoFile:
             options_of_file["movflags"] = _HYBRID + options_of_file["movflags"]
         self._early = part_of(path)
         self._packets = 0
-        self._container: Any = av.open(
-            url_of_path(self._early), "w", format=FORMATS[path.suffix.lower()], options=options_of_file
-        )
+        self._claim: int | None = claim(self._early, path)
+        try:
+            self._container: Any = av.open(
+                url_of_path(self._early), "w", format=FORMATS[path.suffix.lower()], options=options_of_file
+            )
+        except BaseException:
+            self._release()
+            raise
         self._stream: Any = self._container.add_stream(codec, rate=self._rate, options=options)
         self._stream.width, self._stream.height = self._size_wh
         self._stream.pix_fmt = "yuv420p"
@@ -135,9 +144,15 @@ class VideoFile:
                 self._early.replace(self.path)
         finally:
             self._early.unlink(missing_ok=True)  # exists only if nothing could be written
+            self._release()
         self.is_complete = self._packets > 0
         if self.is_complete and not self._is_matroska and self.path.stat().st_size <= INDEX_FIRST_BYTES:
             put_index_first(self.path, self._step)
+
+    def _release(self) -> None:
+        handle, self._claim = self._claim, None
+        if handle is not None:
+            os.close(handle)
 
     def _time_of(self, pts_ns: int | None) -> int:
         """Return the time in `TIME_BASE`: the stream's, or the next one at the nominal rate; strictly increasing.

@@ -74,3 +74,19 @@ def test_version_and_quiet(tmp_path: Path) -> None:
     quiet = shell(f"{sys.executable} {RUN.replace('pipelines run', 'pipelines --quiet run')} --json", tmp_path)
     assert quiet.returncode == 0
     assert quiet.stderr == ""
+
+
+def test_a_working_folder_that_is_gone_is_no_traceback(tmp_path: Path) -> None:
+    """As in a shell whose folder was deleted: what needs no folder works, and what does says so."""
+    leave = f"gone = {str(tmp_path / 'gone')!r}; os.mkdir(gone); os.chdir(gone); os.rmdir(gone)"
+    begin = f"import os; {leave}; from pipelines.entry import main; main()"
+    command = [sys.executable, "-c", begin, "run", "--source", "synthetic://?count=3", "--model", "motion"]
+    command += ["--publish", "none"]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    command += ["--save", "out.mp4"]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300, check=False)
+    assert done.returncode
+    assert "Traceback" not in done.stderr
+    assert "out.mp4" in done.stderr

@@ -25,6 +25,7 @@ from engine.video.decode import KEYFRAME_WAIT_S
 from engine.video.frames import MissingFrames
 from engine.video.network import SEGMENTS_S
 from engine.video.options import SourceOptions
+from engine.video.playlist.renewal import BEGINS_AGAIN
 from engine.video.uri import is_playlist
 
 logger = logging.getLogger(__name__)
@@ -182,6 +183,8 @@ class LiveSource(SourceBase):
                 if finished.is_end or self._interrupted.is_set():
                     self._ending = finished.reason
                     return
+                if BEGINS_AGAIN in finished.reason:
+                    self._seen_ns = None
                 if finished.is_fault:
                     raise SourceError(f"cannot read {self.info.uri}: {finished.reason}")
                 self._wait_offline(finished.reason)
@@ -227,6 +230,7 @@ class LiveSource(SourceBase):
                 watch.opened()
                 if self._is_over(event.facts["duration_s"]):
                     reader.abandon()
+                    self._seen_ns = None  # whatever follows is new, even if its time begins at 0
                     return Finished("the camera has ended the stream: its playlist is complete")
                 self._describe(**{key: value for key, value in event.facts.items() if key != "duration_s"})
             if watch.is_dead:

@@ -23,7 +23,7 @@ from typing import Any
 
 from engine.clock import pause
 from engine.video.address import VideoAddress
-from engine.video.playlist.renewal import Renewal
+from engine.video.playlist.renewal import BEGINS_AGAIN, Renewal
 from engine.video.playlist.segment import PIECE_BYTES, Body, Segment
 from engine.video.trust import default_bundle, untrusted_server
 from engine.video.uri import scheme_of
@@ -149,7 +149,7 @@ class PlaylistFetcher:
             with response:
                 text = begun + _whole(response, time.monotonic() + self._timeout_s)
             if self._renewal.has_begun_again(asked, text):
-                raise OSError(5, "the playlist begins again: the camera or its server has restarted")
+                raise OSError(5, BEGINS_AGAIN)
             return io.BytesIO(text if response.geturl() == asked else _absolute(text, response.geturl()))
         body = _Streamed(response, begun, self)
         while skip > 0 and (piece := body.read(min(skip, PIECE_BYTES))):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+BEGINS_AGAIN = "the playlist begins again: the camera or its server has restarted"
 _NUMBER = re.compile(rb"^#EXT-X-MEDIA-SEQUENCE:\s{0,8}(\d{1,18})", re.MULTILINE)
 _SEGMENT = re.compile(rb"^#EXTINF:", re.MULTILINE)
 
