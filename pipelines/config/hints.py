@@ -72,9 +72,14 @@ def suggestion(root: type[BaseModel], location: Sequence[str | int]) -> str:
     model = _model_at(root, location[:-1])
     if set(other.split(" or ")) <= model.model_fields.keys():
         return f": did you mean {other}?"
+    sections, plural = list(_sections(root)), f"{word}s"
+    is_elsewhere = any(word in keys for path, keys in sections if "." not in path)
+    for key in (plural, OTHER_WORDS.get(plural), word.removesuffix("s")):
+        if key in model.model_fields and not is_elsewhere:
+            return f": did you mean {key}?"
     if word in EXPLAINED:
         return f": {EXPLAINED[word]}"
-    places = [f"{path}.{key}" for path, keys in _sections(root) for key in (word, other) if key in keys]
+    places = [f"{path}.{key}" for key in (plural, word, other) for path, keys in sections if key in keys]
     elsewhere = min(places, key=lambda place: place.count("."), default=None)
     near = nearest(word, list(model.model_fields))
     near = elsewhere or near if len(location) == 1 else near or elsewhere
