@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 from engine.redaction import redact
-from engine.video.uri import NETWORK_SCHEMES, scheme_of
+from engine.video.uri import HLS_FRAGMENT, NETWORK_SCHEMES, scheme_of
 
 REFUSED = "the camera refused the user name or password"
 _REASONS: tuple[tuple[str, str, str], ...] = (
@@ -42,6 +42,7 @@ _NO_STREAM = (
     "the answer is not a stream that FFmpeg can read: check the path of the address, "
     "and whether another player shows it; restart the camera if none does"
 )
+_MAYBE_HLS = f"{_NO_STREAM}. If it is HLS, write {HLS_FRAGMENT} at the end of the address"
 _UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
 
 
@@ -53,6 +54,8 @@ def explain(error: BaseException) -> str:
     scheme = scheme_of(str(getattr(error, "filename", None) or ""))
     if "ProtocolNotFoundError" in names and scheme:
         return _MISSING.format(what=f"{scheme}://", scheme=scheme.upper())
+    if names & {"InvalidDataError", "ArgumentError"} and scheme in ("http", "https"):
+        return _MAYBE_HLS  # of HLS under another name, FFmpeg says that it is no video, or an invalid argument
     if "InvalidDataError" in names and scheme in NETWORK_SCHEMES:
         return _NO_STREAM
     for name, reason, remedy in _REASONS:

@@ -11,6 +11,7 @@ from engine.net.address import has_two_readings
 from engine.paths import path_from_text
 from engine.redaction import redact as redact
 
+HLS_FRAGMENT = "#.m3u8"
 NETWORK_SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "rtp", "srt", "tcp", "tls")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}://")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
@@ -30,11 +31,16 @@ def scheme_of(uri: str) -> str:
 def is_playlist(uri: str) -> bool:
     """Return whether an address is an HLS or DASH playlist, whose frames come in segments.
 
+    The fragment `#.m3u8`, which no server sees, declares any other address to be HLS.
+
     >>> is_playlist("https://host/live.M3U8?token=1"), is_playlist("rtsp://gate/1"), is_playlist("http://host/mjpeg")
     (True, False, False)
+    >>> is_playlist("https://host/live?id=7#.m3u8")
+    True
     """
-    path = uri.partition("?")[0].partition("#")[0]
-    return scheme_of(uri) in ("http", "https") and path.lower().endswith((".m3u8", ".mpd"))
+    address, _, fragment = uri.lower().partition("#")
+    is_named = address.partition("?")[0].endswith((".m3u8", ".mpd")) or fragment == HLS_FRAGMENT[1:]
+    return scheme_of(uri) in ("http", "https") and is_named
 
 
 def name_from_uri(uri: str) -> str:

@@ -85,7 +85,7 @@ def live_list(shown: LiveList) -> Iterator[LiveList]:
 
         def do_GET(self) -> None:
             shown.asked.append(self.path)
-            name = self.path.strip("/").rpartition(".")[0]
+            name = self.path.partition("?")[0].strip("/").removesuffix(".m3u8").removesuffix(".ts")
             content = shown.playlist() if name == "live" else shown.segments.get(name)
             code = 200 if content is not None else 404
             if shown.refused:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from engine.data import Frame
+from engine.errors import SourceError
 from engine.sources.open import open_source
 from engine.sources.synthetic import number_in_image
 from engine.video.playlist.segment import PACKET_BYTES, Segment
@@ -163,3 +164,14 @@ def test_a_slow_camera_is_opened_with_its_first_segment(watch: Callable[[str], W
         watched = watch(shown.url)
         watched.wait(lambda numbers: 2 in numbers)
         assert watched.source.info.fps == 1.0
+
+
+def test_an_address_without_suffix_is_hls_if_it_says_so(coded: dict[str, bytes]) -> None:
+    """The fragment is not sent to the server."""
+    with live_list(LiveList(coded, ["a0", "a1"], is_complete=True)) as shown:
+        address = shown.url.replace("live.m3u8", "live?id=7")
+        with pytest.raises(SourceError, match=r"If it is HLS, write #\.m3u8 at the end of the address"):
+            list(open_source(address, reader="thread", max_attempts=1))
+        frames, _ = frames_of(f"{address}#.m3u8")
+    assert len(frames) == 2 * PER_SEGMENT
+    assert not [path for path in shown.asked if "#" in path or "m3u8" in path]
