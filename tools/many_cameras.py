@@ -2,7 +2,7 @@
 """Run many cameras on a detector that is too slow for all of them, and print each one's share and what grew.
 
 usage: tools/many_cameras.py [--cameras 16] [--minutes 5] [--kind synthetic|rtsp] [--model demo] [--csv FILE] [--json]
-       tools/many_cameras.py --carry CLIP [--model M] [--set KEY=VALUE ...] [--minutes 0.5] [--json]
+       tools/many_cameras.py --carry CLIP [--model M] [--set KEY=VALUE ...] [--minutes 0.5] [--speed 1] [--json]
 The engine is `framewire run` in its own process, watched from outside. Exit code 1 if one camera got less than 0.9 of
 another's share, frames went missing, processes were left behind, or memory, threads or descriptors grew.
 
@@ -10,7 +10,7 @@ another's share, frames went missing, processes were left behind, or memory, thr
 rate, and a number can be handled if the p99 age at publishing stays below 1 s and less than 1 % of the frames are
 dropped. The cameras begin at keyframes spread over the clip, as no two real cameras show the same at once. Settings
 for all of them: `--set each.motion_gate={}`, `--set each.detect_hz=auto`; other keys are those of `framewire run
---set`.
+--set`. On a machine that is too slow for several cameras, `--speed 0.2` plays the clip at a fifth of its rate.
 """
 
 from __future__ import annotations
@@ -86,20 +86,20 @@ def largest(is_good: Callable[[int], bool], most: int) -> int:
     return good
 
 
-def rotated(clip: Path, folder: Path, share: float) -> Path:
+def rotated(clip: Path, folder: Path, share: float, speed: float = 1.0) -> Path:
     """Write a copy of a clip that begins at the keyframe nearest to a share of it, and ends where that one is.
 
-    Packets are copied, not encoded again.
+    Packets are copied, not encoded again; their times are those of a clip that plays at this speed.
     """
     with av.open(str(clip)) as file:
         stream = file.streams.video[0]
         packets = [packet for packet in file.demux(stream) if packet.size]
         assert stream.average_rate
         assert stream.time_base
-        step = round(1 / (stream.average_rate * stream.time_base))
+        step = round(1 / (stream.average_rate * stream.time_base) / speed)
         begins = [number for number, packet in enumerate(packets) if packet.is_keyframe]
         begin = min(begins, key=lambda number: abs(number - share * len(packets)))
-        path = folder / f"{begin}{clip.suffix}"
+        path = folder / f"{begin}.mkv"
         if path.exists():
             return path
         with av.open(str(path), "w") as copy:
@@ -108,16 +108,17 @@ def rotated(clip: Path, folder: Path, share: float) -> Path:
             for number, packet in enumerate(packets[begin:] + packets[:begin]):
                 delay = 0 if packet.pts is None or packet.dts is None else packet.pts - packet.dts
                 packet.dts = first + number * step
-                packet.pts = packet.dts + delay
+                packet.pts = packet.dts + round(delay / speed)
                 packet.stream = output
                 copy.mux(packet)
     return path
 
 
-def carry(clip: Path, seconds: float, model: str, settings: Sequence[str], most: int) -> int:
+def carry(clip: Path, speed: float, seconds: float, model: str, settings: Sequence[str], most: int) -> int:
     """Return how many cameras that show this clip can be handled, and print each trial."""
     with tempfile.TemporaryDirectory() as folder:
-        return _carry([rotated(clip, Path(folder), number / most) for number in range(most)], seconds, model, settings)
+        clips = [rotated(clip, Path(folder), number / most, speed) for number in range(most)]
+        return _carry(clips, seconds, model, settings)
 
 
 def _carry(clips: Sequence[Path], seconds: float, model: str, settings: Sequence[str]) -> int:
@@ -154,6 +155,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="with --carry: of the run")
     parser.add_argument("--cameras", type=int, default=16, help="with --carry: at most")
     parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--speed", type=float, default=1.0, help="with --carry: of the clip")
     parser.add_argument("--kind", choices=("synthetic", "rtsp"), default="synthetic")
     parser.add_argument("--fps", type=int, default=FPS, help="of each camera")
     parser.add_argument("--model", default="demo")
@@ -166,8 +168,8 @@ def main() -> int:
     """Run, and report."""
     args = _options()
     if args.carry:
-        carried = carry(Path(args.carry), 60 * args.minutes, args.model, args.set, args.cameras)
-        print(json.dumps({"clip": args.carry, "carried": carried, "settings": args.set}))
+        carried = carry(Path(args.carry), args.speed, 60 * args.minutes, args.model, args.set, args.cameras)
+        print(json.dumps({"clip": args.carry, "speed": args.speed, "carried": carried, "settings": args.set}))
         return 0
     with uris(args.kind, args.cameras, args.fps) as addresses:
         report = many_cameras(addresses, 60 * args.minutes, model=args.model, csv=args.csv, say=print)
