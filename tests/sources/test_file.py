@@ -258,3 +258,22 @@ def test_real_clips_are_read_whole(data_dir: Path, name: str, count: int, width:
         assert frame.frame_id == number
     assert (number + 1, frame.width, frame.height) == (count, width, height)
     assert not recorder.losses
+
+
+@pytest.mark.parametrize(
+    ("codec", "pixel_format"),
+    [
+        ("ffv1", "gray"),
+        ("ffv1", "gray10le"),
+        ("ffv1", "yuv420p12le"),
+        ("ffv1", "yuv444p10le"),
+        ("ffv1", "gbrp10le"),
+        ("ffv1", "yuva420p"),
+        ("libx264", "yuv444p"),
+        ("png", "rgba"),
+    ],
+)
+def test_every_pixel_format_is_read(tmp_path: Path, codec: str, pixel_format: str) -> None:
+    """Grey, more than 8 bits, full chroma, alpha, RGB: the frames carry their numbers."""
+    clip = encode_clip(tmp_path / "a.nut", numbered_images(5), codec=codec, pixel_format=pixel_format)
+    assert [number_in_image(frame.image) for frame in open_source(str(clip))] == list(range(5))
