@@ -106,7 +106,7 @@ class Assignments:
                 name, epoch, as_of_ns=_given(request, "as_of_ns", int), lease_s=request.get("lease_s", 0)
             )
         except LeaseError as error:
-            raise ConflictError(str(error)) from error
+            raise ConflictError(str(error), self._leases.epoch_of(name) if error.why == "epoch" else None) from error
 
     def _start(self, name: str, source: dict[str, Any], before: Lease | None) -> list[str]:
         """Add or replace a source; if that fails, the lease is restored."""
@@ -149,7 +149,7 @@ class Assignments:
         if lease is None and name in self._changes.source_ids:
             raise ConfigError(f"{name} runs here without a fleet: use remove")
         if lease is not None and epoch < lease.epoch:
-            raise ConflictError(f"{name} has epoch {lease.epoch} here: {epoch} is an earlier one")
+            raise ConflictError(f"{name} has epoch {lease.epoch} here: {epoch} is an earlier one", lease.epoch)
         done: list[str] = []
         if name in self._given and name not in self._stopping:
             done = self._end(name)

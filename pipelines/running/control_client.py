@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import zmq
@@ -25,7 +26,15 @@ MAX_REPLY_BYTES = 16 * 1024 * 1024
 
 
 class ConflictError(ConfigError):
-    """What the request changes was changed by someone else in the meantime: read it again."""
+    """What the request changes was changed by someone else in the meantime: read it again.
+
+    Attributes:
+        epoch: the last epoch of the camera, if a request of a fleet named a lower one.
+    """
+
+    def __init__(self, message: str, epoch: int | None = None) -> None:
+        super().__init__(message)
+        self.epoch = epoch
 
 
 def ask(
@@ -70,8 +79,16 @@ def ask(
     if reply is None:
         raise ConfigError(f"{address} answers with something that is not a reply: is it the control socket of a run?")
     if not reply.get("ok"):
-        raise (ConflictError if reply.get("conflict") else ConfigError)(str(reply.get("error")))
+        raise refusal(reply)
     return reply
+
+
+def refusal(reply: Mapping[str, Any]) -> ConfigError:
+    """Return the error that a reply of refusal stands for."""
+    message, epoch = str(reply.get("error")), reply.get("epoch")
+    if not reply.get("conflict"):
+        return ConfigError(message)
+    return ConflictError(message, epoch if type(epoch) is int else None)
 
 
 def reply_from(data: bytes) -> dict[str, Any] | None:

@@ -217,8 +217,10 @@ def _explained(
         done = carry_out()
         return redact_tree({"ok": True, **done}) if isinstance(done, dict) else done
     except (EngineError, ValueError, RecursionError) as error:
-        conflict = {"conflict": True} if isinstance(error, ConflictError) else {}
-        return {"ok": False, "error": shown(str(error)), **conflict}
+        reply: dict[str, Any] = {"ok": False, "error": shown(str(error))}
+        if isinstance(error, ConflictError):
+            reply |= {"conflict": True} | ({} if error.epoch is None else {"epoch": error.epoch})
+        return reply
     except Exception as error:  # a bug: one request must not end the run
         logger.exception("a request on the control socket failed")
         return {"ok": False, "error": shown(f"{type(error).__name__}: {error}") + " (the log of the run has more)"}

@@ -15,7 +15,7 @@ from typing import Any
 from engine.clock import SYSTEM_CLOCK, boot_ns
 from engine.errors import ConfigError
 from pipelines.running.assignments import Reply, Request, check_incarnation
-from pipelines.running.control_client import ConflictError
+from pipelines.running.control_client import ConflictError, refusal
 from pipelines.running.control_links import Answer, ControlLinks
 from pipelines.running.control_socket import Later
 
@@ -134,7 +134,8 @@ class WorkersAssignments:
             raise ConfigError(f"epoch is {epoch!r}: expected a whole number")
         is_new = name not in self._worker_of
         if is_new and epoch <= self._highest.get(name, 0):
-            raise ConflictError(f"{name} last had epoch {self._highest[name]}: {epoch} is not higher")
+            highest = self._highest[name]
+            raise ConflictError(f"{name} last had epoch {highest}: {epoch} is not higher", highest)
         address = self._worker_of.get(name) or min(self._all_workers(), key=lambda each: self._loads[each])
         self._worker_of[name] = address
         self._loads[address] += is_new
@@ -208,7 +209,7 @@ class _Forwarded:
         for reply in replies.values():
             if not reply.get("ok"):
                 self.on_refusal()
-                raise (ConflictError if reply.get("conflict") else ConfigError)(str(reply.get("error")))
+                raise refusal(reply)
         return self._merge({address: _plain(reply) for address, reply in replies.items()})
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import zmq
 
 from engine.errors import ConfigError
+from engine.leases import MAX_EPOCH
 from engine.wire import encode
 from pipelines.fleet.running.address import address_of
 from pipelines.running.control_client import ask
@@ -115,7 +116,18 @@ def fleet(rng: random.Random, progress: Progress, folder: Path) -> Starting:
 
 
 def _body(rng: random.Random, request: dict[str, Any]) -> bytes:
-    return mutated(rng, spelled(request)) if rng.random() < 0.5 else spelled(replaced(rng, request))
+    body = mutated(rng, spelled(request)) if rng.random() < 0.5 else spelled(replaced(rng, request))
+    return spelled(request) if _may_stop(body) else body
+
+
+def _may_stop(body: bytes) -> bool:
+    """Return whether a request may stop the healthy camera: whoever can write to the socket is allowed to do that."""
+    try:
+        request = json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    epoch = request.get("epoch") if isinstance(request, dict) else None
+    return type(epoch) is int and 0 < epoch <= MAX_EPOCH and request.get("source_id") == HEALTHY
 
 
 def _of_lease(rng: random.Random, old: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from engine.clock import Clock
 from engine.errors import ConfigError
 from pipelines.fleet.control.facts import Camera, CameraSpec, ControllerOptions, Engine
 from pipelines.fleet.control.links import Links
-from pipelines.fleet.ledger.records import NOBODY, Assignment, Change, Ledger, LedgerError
+from pipelines.fleet.ledger.records import MAX_EPOCH, NOBODY, Assignment, Change, Ledger, LedgerError
 from pipelines.fleet.placement.facts import Machine, Need
 
 logger = logging.getLogger(__name__)
@@ -225,12 +225,16 @@ class Book:
         Args:
             wanted: source_id, engine_id and why, each for a camera whose owner has stopped.
         """
-        changes = []
-        for source_id, engine_id, _ in wanted:
+        changes, reasons = [], []
+        for source_id, engine_id, why in wanted:
             camera = self.cameras[source_id]
-            epoch = camera.epoch + (engine_id != NOBODY) if camera.held else 1
+            epoch = max(camera.epoch, camera.highest) + 1 if engine_id != NOBODY or not camera.held else camera.epoch
+            if epoch >= MAX_EPOCH:
+                camera.why = f"its epochs are used up at {epoch - 1}: give it another source_id"
+                continue
             changes.append(Change(camera.held, Assignment(source_id, engine_id, epoch)))
-        return self.put(changes, [why for _, _, why in wanted])
+            reasons.append(why)
+        return self.put(changes, reasons)
 
     def free(self, source_id: str, why: str) -> None:
         """Take a camera from an owner that has certainly stopped it, at the next `settle_free`."""

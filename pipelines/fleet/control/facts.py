@@ -95,6 +95,7 @@ class Camera:
         retry_ns: it is not assigned before this time, because its last assignment was refused.
         failures: refusals in a row.
         why: why it does not run; empty if it runs or is about to.
+        highest: the last epoch according to engines, which is higher than the ledger's if that is behind.
     """
 
     spec: CameraSpec | None
@@ -112,6 +113,7 @@ class Camera:
     retry_ns: int = 0
     failures: int = 0
     why: str = ""
+    highest: int = 0
     _need: Need | None = None
 
     @property

@@ -166,6 +166,9 @@ def _hear_refusal(book: Book, engine_id: str, request: dict[str, Any], reply: di
     if camera is None or (camera.owner, camera.epoch) != (engine_id, request["epoch"]):
         return
     camera.failures += 1
+    epoch = reply.get("epoch")
+    if isinstance(epoch, int) and _is_epoch(epoch):
+        camera.highest = max(camera.highest, epoch)  # a ledger restored from a backup is behind
     wait_s = 0.0 if reply.get("conflict") else min(FIRST_RETRY_S * 2.0 ** (camera.failures - 1), LAST_RETRY_S)
     camera.retry_ns = book.now_ns + book.options.ns(wait_s)
     camera.why = f"{engine_id} refused it: {str(reply.get('error'))[:MAX_WHY_CHARS]}"

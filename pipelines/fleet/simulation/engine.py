@@ -136,7 +136,7 @@ class SimulatedEngine:
             run.until_ns = max(run.until_ns, until_ns)
             return {}
         if epoch <= self._highest.get(name, 0):
-            return {"conflict": True, "error": f"epoch {epoch} is over"}
+            return {"conflict": True, "error": f"epoch {epoch} is over", "epoch": self._highest[name]}
         self._highest[name] = epoch
         ready_ns = self._begin() if run is None else run.ready_ns
         cpu_ms, fps = self._costs.get(name, (10.0, 10.0))

@@ -77,6 +77,9 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "costs that are none": {"owned": {"cam": {"epoch": 1, "fps": HUGE, "cpu_ms": float("nan"), "published": "x"}}},
     "owned that is a list": {"owned": ["cam"]},
     "an error that is an object": {"ok": False, "conflict": True, "error": {"incarnation": 1}},
+    "the last epoch that there is": {"owned": {"cam": {"epoch": 2**53 - 1}}},
+    "a refusal with the last epoch": {"ok": False, "conflict": True, "error": "no", "epoch": 2**53 - 1},
+    "a refusal with an epoch of 4000 digits": {"ok": False, "conflict": True, "error": "no", "epoch": HUGE},
     "ok that is a word": {"ok": "yes"},
 }
 
@@ -94,6 +97,49 @@ def test_no_answer_of_an_engine_ends_the_controller(name: str) -> None:
         assert len(told) < 10_000
     assert all(len(json.dumps(answer.request)) < 10_000 for answer in links.sent)
     assert set(controller.cameras()) <= {"cam"}
+
+
+class Refusing(Scripted):
+    """An engine that refuses epochs up to the highest that it has seen, as after the ledger came from a backup."""
+
+    def __init__(self, highest: int) -> None:
+        super().__init__(GOOD)
+        self.highest, self.tried = highest, list[int]()
+
+    def send(self, engine_id: str, request: dict[str, Any]) -> None:
+        self.reply = GOOD
+        if request["command"] == "assign":
+            self.tried.append(request["epoch"])
+            if request["epoch"] <= self.highest:
+                self.reply = {"ok": False, "conflict": True, "error": "not higher", "epoch": self.highest}
+        super().send(engine_id, request)
+
+
+@pytest.mark.parametrize("highest", [3, 2**31, 2**53 - 3])
+def test_a_camera_whose_ledger_is_far_behind_starts_at_the_second_attempt(highest: int) -> None:
+    clock, links = FakeClock(), Refusing(highest)
+    controller = Controller(SqliteLedger(":memory:"), links, clock)
+    controller.configure([CameraSpec("cam", {"uri": "rtsp://gate"})])
+    controller.join(Machine("n1", 8.0))
+    for _ in range(20):
+        clock.advance(0.3)
+        controller.turn()
+        if links.tried[-1:] == [highest + 1]:
+            break
+    assert links.tried == [1, highest + 1]
+
+
+def test_a_camera_without_further_epochs_says_so() -> None:
+    last = GOOD | {"owned": {"cam": {"epoch": 2**53 - 1}}}
+    clock, links = FakeClock(), Scripted(last)
+    controller = Controller(SqliteLedger(":memory:"), links, clock)
+    controller.configure([CameraSpec("cam", {"uri": "rtsp://gate"})])
+    controller.join(Machine("n1", 8.0))
+    for number in range(40):
+        links.reply = last if number < 10 else GOOD  # it ends there
+        clock.advance(1.0)
+        controller.turn()
+    assert "epochs are used up" in controller.cameras()["cam"]["why"]
 
 
 def test_cameras_that_an_engine_invents_are_bounded() -> None:

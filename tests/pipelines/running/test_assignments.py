@@ -173,8 +173,9 @@ def test_what_a_controller_must_not_do_is_refused_and_changes_nothing(fleet: Fle
         "renew", leases=leases, lease_s=3, incarnation=one.last["incarnation"], as_of_ns=one.last["engine_ns"]
     )
     for error, message, request in refused:
-        with pytest.raises(error, match=message):
+        with pytest.raises(error, match=message) as found:
             request()
+        assert getattr(found.value, "epoch", None) == (5 if message.startswith("epoch 5") else None)
     reply = one.renew(hall=4, yard=1, mine=1)
     assert reply["refused"] == {
         "hall": {"why": "epoch", "epoch": 5},

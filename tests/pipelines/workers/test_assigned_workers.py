@@ -111,12 +111,12 @@ def test_no_earlier_epoch_comes_back_in_another_worker(engine: Engine) -> None:
     ok(engine.ask("release", source_id="a", epoch=3, incarnation=engine.known["incarnation"]))
     [late] = engine.assigned(3, "a")
     assert late is not None
-    assert (late["ok"], late["conflict"]) == (False, True)
+    assert (late["ok"], late["conflict"], late["epoch"]) == (False, True, 3)
     assert sum("a" in part for part in engine.publishing()) == 0
     ok(engine.ask("release", source_id="never", epoch=9, incarnation=engine.known["incarnation"]))
     [late] = engine.assigned(9, "never")
     assert late is not None
-    assert late.get("conflict")
+    assert (late.get("conflict"), late.get("epoch")) == (True, 9)
     ok(engine.assigned(4, "a")[0])
     assert sum("a" in part for part in engine.publishing()) == 1
 
