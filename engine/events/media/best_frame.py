@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ CUT_OFF = 0.3  # value of an object that the border cuts off
 BORDER = 0.005
 LEAST_SHARP = 0.3
 SHARP_SIDE = 96
-_ALMOST = 1 - 1e-6  # tolerance for the rounding of float32
+LEAST_SIDE = 1e-6  # of a box, in pixels
 
 
 class Observed:
@@ -29,6 +30,7 @@ class Observed:
     def __init__(self, packet: Packet) -> None:
         self._packet = packet
         self._inside: dict[str, NDArray[np.bool_]] = {}
+        self._worth: dict[int, float] = {}
 
     @cached_property
     def detail(self) -> NDArray[np.uint8]:
@@ -38,37 +40,42 @@ class Observed:
         return frame.image[..., 1] if luma is None else luma
 
     @cached_property
-    def most(self) -> list[float]:
-        """The most that each row can be worth, 0 to 1: its worth if nothing covered or cut the object."""
-        tracks, frame = self._packet.tracks, self._packet.frame
-        tall = tracks.xyxy[:, 3] - tracks.xyxy[:, 1]
-        seen = tracks.detection_index != NO_DETECTION
-        most: list[float] = (np.minimum(1.0, tall / (GOOD_HEIGHT * frame.height)) * tracks.score * seen).tolist()
-        return most
-
-    @cached_property
-    def worth(self) -> NDArray[np.float64]:
-        """(N,) float64, 0 to 1: score times visibility; 0 for objects that were not detected on this frame."""
-        tracks, frame = self._packet.tracks, self._packet.frame
-        seen = tracks.detection_index != NO_DETECTION
-        return np.asarray(visibility(tracks.xyxy, frame.width, frame.height) * tracks.score * seen)
-
-    @cached_property
     def _row_of(self) -> dict[int, int]:
         return {track_id: row for row, track_id in enumerate(self._packet.tracks.track_id.tolist())}
+
+    @cached_property
+    def _xyxy(self) -> NDArray[np.float64]:
+        return self._packet.tracks.xyxy.astype(np.float64)
+
+    @cached_property
+    def _most(self) -> list[float]:
+        """The most that each row can be worth, 0 to 1: its worth if nothing covered or cut the object."""
+        tracks, height = self._packet.tracks, self._packet.frame.height
+        columns = zip(self._xyxy.tolist(), tracks.score.tolist(), tracks.detection_index.tolist(), strict=True)
+        return [0.0 if index == NO_DETECTION else tall(box, height) * score for box, score, index in columns]
+
+    def worth(self, row: int) -> float:
+        """Return the worth of a row, 0 to 1: score times visibility; 0 if it was not detected on this frame."""
+        if row not in self._worth:
+            tracks, frame = self._packet.tracks, self._packet.frame
+            seen = tracks.detection_index[row] != NO_DETECTION
+            share = visibility(self._xyxy, row, frame.width, frame.height) if seen else 0.0
+            self._worth[row] = share * float(tracks.score[row])
+        return self._worth[row]
 
     def rows_of(self, event: EventRow, least: float = 0.0) -> list[int]:
         """Return the rows of an event's objects that were detected on this frame, in the event's zone if it has one.
 
         Those that cannot be worth more than `least` are left out.
         """
-        rows = [self._row_of[track_id] for track_id in event.track_ids if track_id in self._row_of]
-        rows = [row for row in rows if self.most[row] > least * _ALMOST]
+        row_of, most = self._row_of, self._most
+        rows = [row_of[track_id] for track_id in event.track_ids if track_id in row_of]
+        rows = [row for row in rows if most[row] > least]
         view = self._packet.analytics
         if rows and view is not None and event.place in view.zones:
             inside = self._in_zone(view, event.place)
             rows = [row for row in rows if inside[row]]
-        return [row for row in rows if self.worth[row] > 0]
+        return [row for row in rows if self.worth(row) > 0]
 
     def _in_zone(self, view: View, place: str) -> NDArray[np.bool_]:
         """Return (N,) bool, which rows are in a zone."""
@@ -98,10 +105,10 @@ class Quality:
             least: an object that cannot be better than this is not examined closely and gets 0.
         """
         rows = seen.rows_of(event, least)
-        best = max(rows, key=seen.worth.__getitem__, default=None)
-        if best is None or seen.worth[best] <= least:
+        best = max(rows, key=seen.worth, default=None)
+        if best is None or seen.worth(best) <= least:
             return 0.0
-        return float(seen.worth[best]) * self._sharp(seen.detail, seen.box(best))
+        return seen.worth(best) * self._sharp(seen.detail, seen.box(best))
 
     def _sharp(self, detail: NDArray[np.uint8], box: NDArray[np.float32]) -> float:
         """Return the sharpness of a crop relative to the sharpest so far, `LEAST_SHARP` to 1."""
@@ -117,20 +124,25 @@ class Quality:
         return min(max(found / self._sharpest, LEAST_SHARP), 1.0) if self._sharpest else LEAST_SHARP
 
 
-def visibility(boxes: NDArray[np.float32], width: int, height: int) -> NDArray[np.float64]:
-    """Return (N,) float64, 0 to 1: how large, complete and unobstructed each box (N, 4) is on a frame of this size."""
-    xyxy = boxes.astype(np.float64)
-    size = np.maximum(xyxy[:, 2:] - xyxy[:, :2], 1e-6)
-    tall = np.minimum(1.0, size[:, 1] / (GOOD_HEIGHT * height))
-    margin = np.array([width, height]) * BORDER
-    is_cut = (xyxy[:, :2] <= margin).any(axis=1) | (xyxy[:, 2:] >= np.array([width, height]) - margin).any(axis=1)
-    return tall * np.where(is_cut, CUT_OFF, 1.0) * (1.0 - covered(xyxy, size))
+def visibility(xyxy: NDArray[np.float64], row: int, width: int, height: int) -> float:
+    """Return how large, complete and unobstructed one of (N, 4) boxes is on a frame of this size, 0 to 1."""
+    x1, y1, x2, y2 = box = xyxy[row].tolist()
+    x, y = width * BORDER, height * BORDER
+    is_cut = x1 <= x or y1 <= y or x2 >= width - x or y2 >= height - y
+    return tall(box, height) * (CUT_OFF if is_cut else 1.0) * (1.0 - covered(xyxy, row))
 
 
-def covered(xyxy: NDArray[np.float64], size: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return (N,) the largest share of each box that one other box covers."""
-    low = np.maximum(xyxy[:, None, :2], xyxy[None, :, :2])
-    high = np.minimum(xyxy[:, None, 2:], xyxy[None, :, 2:])
-    common = np.maximum(high - low, 0.0).prod(axis=2)
-    np.fill_diagonal(common, 0.0)
-    return np.asarray(common.max(axis=1, initial=0.0) / size.prod(axis=1))
+def tall(xyxy: Sequence[float], height: int) -> float:
+    """Return the height of a box as a share of the height that is good enough, at most 1."""
+    return min(1.0, max(xyxy[3] - xyxy[1], LEAST_SIDE) / (GOOD_HEIGHT * height))
+
+
+def covered(xyxy: NDArray[np.float64], row: int) -> float:
+    """Return the largest share of one of (N, 4) boxes that one other box covers."""
+    x1, y1, x2, y2 = xyxy[row].tolist()
+    size: float = max(x2 - x1, LEAST_SIDE) * max(y2 - y1, LEAST_SIDE)
+    common = np.minimum(xyxy[:, 2:], (x2, y2)) - np.maximum(xyxy[:, :2], (x1, y1))
+    np.maximum(common, 0.0, out=common)
+    areas = common[:, 0] * common[:, 1]
+    areas[row] = 0.0
+    return float(areas.max()) / size

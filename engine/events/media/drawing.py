@@ -34,10 +34,10 @@ def drawn(packet: Packet, events: Sequence[EventRow], image: NDArray[np.uint8]) 
     scale = max(min(image.shape[:2]) / REFERENCE_HEIGHT, 0.4)
     owners = {track_id: event for event in events for track_id in event.track_ids}
     tracks = packet.tracks
-    for row, track_id in enumerate(tracks.track_id.tolist()):
+    boxes = tracks.xyxy.round().astype(int).tolist()
+    for row, (track_id, (x1, y1, x2, y2)) in enumerate(zip(tracks.track_id.tolist(), boxes, strict=True)):
         event = owners.get(track_id)
         color = OTHERS if event is None else COLORS.get(event.severity, OTHERS)
-        (x1, y1), (x2, y2) = tracks.xyxy[row].round().astype(int).reshape(2, 2).tolist()
         cv2.rectangle(image, (x1, y1), (x2, y2), color, max(1, round((1 if event is None else 3) * scale)))
         if event is not None:
             name = packet.run.class_name(int(tracks.class_id[row]))

@@ -68,8 +68,11 @@ def still(wanted: StillWanted) -> Still:
 
 def write_file(path: Path, data: bytes) -> int:
     """Write a file that other users cannot read, whole or not at all, and return its size. Raises `OSError`."""
-    make_folder(path.parent)
-    check_room(path.parent)
+    try:
+        check_room(path.parent)
+    except FileNotFoundError:
+        make_folder(path.parent)
+        check_room(path.parent)
     part = path.with_name(path.name + PART)
     handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
     try:
