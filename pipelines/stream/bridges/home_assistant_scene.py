@@ -7,12 +7,12 @@ message of an episode; `<source>/picture`, a JPEG. `analytics/<source>` is the w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
 
-from engine.wire import AnalyticsMessage, EventMessage, ImageMessage, Message, RuleState, encode
+from engine.wire import AnalyticsMessage, EventMessage, ImageMessage, Message, RuleState, SnapshotMessage, encode
 from pipelines.stream.bridges.home_assistant import DISCOVERY_ROOT, UNKNOWN, device, level, node_id, safe
 
 Payload = tuple[str, bytes]
@@ -173,3 +173,10 @@ class SceneEntities:
             node = node_id(self._engine_id, self._source_id)
             entity = {**facts, "unique_id": f"{node}_{key}", **device(self._prefix, self._engine_id, self._source_id)}
             yield f"{DISCOVERY_ROOT}/{component}/{node}/{key}/config", msgspec.json.encode(entity)
+
+
+def scene_parts(message: Message) -> Sequence[AnalyticsMessage | EventMessage | ImageMessage]:
+    """Return the scene messages in a message: itself, or those in a snapshot."""
+    if isinstance(message, SnapshotMessage):
+        return () if isinstance(message.analytics, msgspec.UnsetType) else message.analytics
+    return [message] if isinstance(message, AnalyticsMessage | EventMessage | ImageMessage) else ()

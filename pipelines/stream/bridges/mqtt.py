@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -24,10 +24,8 @@ from engine.errors import ConfigError
 from engine.optional import require
 from engine.wire import (
     AnalyticsMessage,
-    EventMessage,
     FrameMessage,
     HeartbeatMessage,
-    ImageMessage,
     Message,
     SnapshotMessage,
     StatusMessage,
@@ -38,8 +36,9 @@ from pipelines.stream.adapters.forms import Form
 from pipelines.stream.bridges.base import TargetError
 from pipelines.stream.bridges.engine_state import EngineState
 from pipelines.stream.bridges.home_assistant import UNKNOWN, discovery, level, node_id
-from pipelines.stream.bridges.home_assistant_scene import Payload, SceneEntities
+from pipelines.stream.bridges.home_assistant_scene import Payload, SceneEntities, scene_parts
 from pipelines.stream.bridges.mqtt_commands import MAX_PAYLOAD_BYTES, MqttCommands
+from pipelines.stream.bridges.mqtt_waiting import Waiting
 
 __all__ = ["MqttBridge", "MqttOutput", "discovery"]
 
@@ -47,7 +46,6 @@ logger = logging.getLogger(__name__)
 KEEPALIVE_S = 15
 CONNECT_S = 5.0
 LOOP_S = 0.05
-MAX_QUEUED = 10_000
 PASSING = (0x88, 0x89)
 """Reason codes: server unavailable, server busy."""
 MAX_ENGINES = 100
@@ -112,7 +110,7 @@ class MqttOutput:
         self._announced: set[str] = set()
         self._named: dict[str, str] = {}
         self._counts: dict[str, int | None] = {}
-        self._unacknowledged: set[int] = set()
+        self._waiting = Waiting()
         self._refused: Any = None
         self.was_accepted = False
 
@@ -152,6 +150,7 @@ class MqttOutput:
 
     def _connect(self) -> None:
         self._refused = None
+        self._waiting.disconnected()
         try:
             self._client.connect(*self._address, keepalive=KEEPALIVE_S)
         except OSError as error:
@@ -182,7 +181,7 @@ class MqttOutput:
             if isinstance(message, FrameMessage):
                 self._announce(message.source_id, message.model)
                 self._count(level(message.source_id), len(message.objects))
-        for part in _of_scenes(message):
+        for part in scene_parts(message):
             payloads = list(self._scene(part.source_id).of(part))
             if self._is_connected():
                 self._publish_retained(payloads)
@@ -195,8 +194,7 @@ class MqttOutput:
 
     def _publish_retained(self, payloads: Iterable[Payload]) -> None:
         for topic, payload in payloads:
-            info = self._client.publish(topic, payload, qos=1, retain=True)
-            self._unacknowledged.add(info.mid)
+            self._put(topic, payload, qos=1, retain=True)
 
     def send(self, message: Message) -> None:
         """Publish one message."""
@@ -239,7 +237,7 @@ class MqttOutput:
             self._publish_states(self._state.lost("the bridge has ended"))
         self._say_available(False)
         try:
-            while self._unacknowledged and SYSTEM_CLOCK.monotonic_ns() < deadline_ns:
+            while self._waiting.acknowledged and SYSTEM_CLOCK.monotonic_ns() < deadline_ns:
                 self._loop(LOOP_S)
         except TargetError:
             return
@@ -247,7 +245,6 @@ class MqttOutput:
 
     def _new_client(self, mqtt: Any, *, has_will: bool = True) -> Any:
         client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=self._client_id)
-        client.max_queued_messages_set(MAX_QUEUED)
         if has_will:
             client.will_set(self._available_topic, b"offline", qos=1, retain=True)
         if self._login[0] is not None:
@@ -256,7 +253,7 @@ class MqttOutput:
             client.tls_set()
         client.on_connect = self._on_connect
         client.on_message = self._on_message
-        client.on_publish = lambda client, userdata, mid, *rest: self._unacknowledged.discard(mid)
+        client.on_publish = lambda client, userdata, mid, *rest: self._waiting.remove(mid)
         return client
 
     def _on_connect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
@@ -280,9 +277,22 @@ class MqttOutput:
             raise TargetError(f"MQTT broker {self._address[0]} has closed the connection")
 
     def _publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> None:
-        info = self._client.publish(f"{self._prefix}/{topic}", payload, qos=qos, retain=retain)
-        if qos:
-            self._unacknowledged.add(info.mid)
+        self._put(f"{self._prefix}/{topic}", payload, qos=qos, retain=retain)
+
+    def _put(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
+        if self._waiting.is_full:
+            self._make_room()
+        info = self._client.publish(topic, payload, qos=qos, retain=retain)
+        if qos or (info.rc == 0 and not info.is_published()):
+            self._waiting.add(info.mid, len(topic) + len(payload), qos)
+
+    def _make_room(self) -> None:
+        """Wait until the broker has taken some messages. Raises `TargetError` if it takes none."""
+        deadline_ns = SYSTEM_CLOCK.monotonic_ns() + int(CONNECT_S * NS_PER_S)
+        while self._waiting.is_full:
+            self._loop(LOOP_S)
+            if SYSTEM_CLOCK.monotonic_ns() > deadline_ns:
+                raise TargetError(f"MQTT broker {self._address[0]} takes no messages: {len(self._waiting)} wait")
 
     def _is_connected(self) -> bool:
         return self._client is not None and bool(self._client.is_connected())
@@ -321,16 +331,9 @@ class MqttOutput:
         if not self._discovery:
             return
         for topic, payload in discovery(self._prefix, self._engine, source_id, model).items():
-            self._client.publish(topic, msgspec.json.encode(payload), qos=1, retain=True)
+            self._put(topic, msgspec.json.encode(payload), qos=1, retain=True)
         if self._commands is not None:
             self._publish_retained(self._commands.announced(self._engine_id, source_id))
-
-
-def _of_scenes(message: Message) -> Sequence[AnalyticsMessage | EventMessage | ImageMessage]:
-    """Return the scene messages in a message: itself, or those in a snapshot."""
-    if isinstance(message, SnapshotMessage):
-        return () if isinstance(message.analytics, msgspec.UnsetType) else message.analytics
-    return [message] if isinstance(message, AnalyticsMessage | EventMessage | ImageMessage) else ()
 
 
 class MqttBridge:

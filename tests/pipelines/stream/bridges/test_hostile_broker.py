@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import struct
@@ -9,14 +10,17 @@ import threading
 from contextlib import closing, suppress
 from typing import Any
 
+import msgspec
 import pytest
 
 from engine.clock import SYSTEM_CLOCK, FakeClock
 from engine.errors import ConfigError
-from engine.wire import HeartbeatMessage
+from engine.wire import FrameMessage, HeartbeatMessage
+from pipelines.stream.bridges import mqtt
 from pipelines.stream.bridges.base import TargetError
 from pipelines.stream.bridges.mqtt import MqttBridge, MqttOutput
 from pipelines.stream.bridges.mqtt_commands import MAX_PAYLOAD_BYTES, MqttCommands
+from pipelines.stream.bridges.mqtt_waiting import MAX_MESSAGES
 from tests.patience import AT_ONCE_S
 from tests.pipelines.stream.bridges.peers import packet
 from tests.wire.samples import SAMPLES
@@ -31,10 +35,11 @@ def command(topic: bytes, payload: bytes) -> bytes:
 
 
 class Broker:
-    """Accepts any client, then sends given bytes, and hangs up if told to."""
+    """Accepts any client, then sends given bytes, hangs up if told to, and reads no more if told so."""
 
-    def __init__(self, data: bytes, *, hangs_up: bool) -> None:
-        self._data, self._hangs_up = data, hangs_up
+    def __init__(self, data: bytes, *, hangs_up: bool, reads: bool = True) -> None:
+        self._data, self._hangs_up, self._reads = data, hangs_up, reads
+        self._over = threading.Event()
         self.greeting = CONNECTED
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = self._listening.getsockname()[1]
@@ -48,10 +53,13 @@ class Broker:
                 with client, suppress(OSError):
                     client.recv(4096)
                     client.sendall(self.greeting + self._data)
+                    if not self._reads:
+                        self._over.wait()
                     while not self._hangs_up and client.recv(4096):
                         pass
 
     def close(self) -> None:
+        self._over.set()
         with suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
@@ -164,3 +172,31 @@ def test_long_commands_are_not_kept(commands: MqttCommands) -> None:
         assert [len(payload) for _, payload, _ in output._asked] == [MAX_PAYLOAD_BYTES + 1] * 3
         with suppress(TargetError):
             output.close()
+
+
+def frames(count: int) -> list[FrameMessage]:
+    """Messages of 40 kB."""
+    frame = SAMPLES["frame"]
+    assert isinstance(frame, FrameMessage)
+    large = msgspec.structs.replace(frame, objects=frame.objects * 100)
+    return [msgspec.structs.replace(large, frame_id=number) for number in range(count)]
+
+
+@pytest.mark.parametrize("is_read", [True, False], ids=["acknowledges nothing", "reads nothing"])
+def test_a_broker_that_takes_nothing_fills_no_memory(is_read: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mqtt, "CONNECT_S", 0.3)
+    with closing(Broker(b"", hangs_up=False, reads=is_read)) as broker:
+        output = MqttOutput("127.0.0.1", broker.port, engine_id="e", frames=True)
+        output.open()
+        event = SAMPLES["event"]
+
+        def send_all() -> None:
+            for message in itertools.islice(itertools.cycle([event] if is_read else frames(10)), 20_000):
+                output.send(message)
+
+        with pytest.raises(TargetError, match="takes no messages"):
+            send_all()
+        held = len(output._waiting)
+        with pytest.raises(TargetError):
+            output.send(event)
+        assert 10 < len(output._waiting) == held <= MAX_MESSAGES
