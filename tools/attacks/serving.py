@@ -11,6 +11,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from tools.attacks.victims import ProcessLab, Victim
 
 HEADER = "Inference-Header-Content-Length"
 SIDE = 64
-WAIT_S = 5.0
+WAIT_S, WARM_WAIT_S = 5.0, 60.0
 MEMORY_MB = 25.0
 """More than of an engine: Python returns the memory of many small objects only where all of a megabyte are gone."""
 ZEROS = [0.0] * (3 * SIDE * SIDE)
@@ -64,16 +65,18 @@ def _warm_up(port: int) -> None:
     """Use every thread and buffer of the server before its memory is compared.
 
     Large requests too: Python keeps some of the memory of 300,000 objects for the next ones (50 MB, which do not grow).
+    On a busy machine they take longer than those of the attack may; without them, 90 MB would count as a leak.
     """
     good = json.dumps({"inputs": [{"name": "images", "shape": [1, 3, SIDE, SIDE], "datatype": "FP32", "data": ZEROS}]})
     with ThreadPoolExecutor(WARM_THREADS) as pool:
         for _ in range(WARM_ROUNDS):
             for path, body in (("/v2/models/m/infer", good.encode()), ("/v1/detect", encoded(".png"))):
-                list(pool.map(lambda _, to=path, what=body: _ask(port, "POST", to, what, {}), range(WARM_THREADS)))
+                ask = partial(_ask, port, "POST", path, body, {}, WARM_WAIT_S)
+                list(pool.map(lambda _, ask=ask: ask(), range(WARM_THREADS)))
         for _ in range(WARM_ROUNDS):
             for body in map(zlib.compress, LARGE):
                 with contextlib.suppress(OSError, HTTPException):
-                    _ask(port, "POST", "/v2/models/m/infer", body, {"Content-Encoding": "deflate"})
+                    _ask(port, "POST", "/v2/models/m/infer", body, {"Content-Encoding": "deflate"}, WARM_WAIT_S)
 
 
 def _is_healthy(port: int) -> bool:
@@ -81,8 +84,8 @@ def _is_healthy(port: int) -> bool:
     return _ask(port, "POST", "/v1/detect", encoded(".jpg"), {"Content-Type": "image/jpeg"}) == 200
 
 
-def _ask(port: int, method: str, path: str, body: bytes, headers: dict[str, str]) -> int:
-    connection = HTTPConnection("127.0.0.1", port, timeout=WAIT_S)
+def _ask(port: int, method: str, path: str, body: bytes, headers: dict[str, str], timeout_s: float = WAIT_S) -> int:
+    connection = HTTPConnection("127.0.0.1", port, timeout=timeout_s)
     with contextlib.closing(connection):
         connection.request(method, path, body, headers)
         answer = connection.getresponse()
