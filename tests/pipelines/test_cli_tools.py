@@ -18,6 +18,7 @@ from pipelines.cli import app_for
 from pipelines.verbs.scoring.eval import _detector_options
 from tests.onnx_models import save_constant_model
 from tests.pipelines.test_cli import SYNTHETIC, framewire, start, summary_of
+from tests.preforked import Preforked
 
 
 def test_tracker_runs_over_a_file_of_detections_and_is_scored(data_dir: Path, tmp_path: Path) -> None:
@@ -176,8 +177,8 @@ def test_scoring_does_not_start_before_its_plan_is_built() -> None:
         pytest.param(["subscribe", "pigeon"], "pigeon", id="bad address"),
     ],
 )
-def test_mistakes_are_clear_errors(arguments: list[str], message: str, tmp_path: Path) -> None:
-    done = framewire(*arguments, folder=tmp_path)
+def test_mistakes_are_clear_errors(arguments: list[str], message: str, tmp_path: Path, preforked: Preforked) -> None:
+    done = preforked.run(*arguments, folder=tmp_path)
     assert done.returncode in (1, 2)
     assert message in done.stderr.replace("\n", " ")
     assert "Traceback" not in done.stderr

@@ -67,6 +67,7 @@ class MediaProcess:
             self._child.connection.send_bytes(json.dumps({kind: job}).encode())
         except OSError:
             self.close()
+            self.restarts += 1
             raise
         self._kind, self._began_ns = kind, self._clock.monotonic_ns()
 

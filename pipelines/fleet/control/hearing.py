@@ -87,9 +87,11 @@ def _hear_running(book: Book, engine_id: str, engine: Engine, answer: Answer) ->
     if engine.settled is not None and (found is engine.settled or found == engine.settled):
         return
     engine.running = _reports(found) if isinstance(found, dict) else {}
+    left_out = 0
     for source_id, report in engine.running.items():
-        camera = _known_camera(book, engine_id, source_id)
+        camera = _known_camera(book, source_id)
         if camera is None:
+            left_out += 1
             continue
         if (engine_id, report["epoch"]) == (camera.owner, camera.epoch):
             if not camera.is_running and report.get("state") != "stopping":
@@ -100,6 +102,8 @@ def _hear_running(book: Book, engine_id: str, engine: Engine, answer: Answer) ->
         elif report.get("state") != "stopping":
             logger.warning("%s still runs %s of epoch %d: stopping it", engine_id, source_id, report["epoch"])
             book.stop(engine_id, source_id, report["epoch"])
+    if left_out:
+        logger.error("%s runs %d cameras that nobody configured: %d are known", engine_id, left_out, MAX_ADOPTED)
     for source_id in [name for name in book.owned[engine_id] if name not in engine.running]:
         camera = book.cameras[source_id]
         if camera.since_ns < asked_ns and not camera.pending and _is_sure(book, camera):
@@ -109,12 +113,11 @@ def _hear_running(book: Book, engine_id: str, engine: Engine, answer: Answer) ->
     engine.settled = found if agrees else None
 
 
-def _known_camera(book: Book, engine_id: str, source_id: str) -> Camera | None:
+def _known_camera(book: Book, source_id: str) -> Camera | None:
     """Return a camera that an engine reports; None for one that is not configured if there are too many of those."""
     camera = book.cameras.get(source_id)
     if camera is None:
         if len(book.cameras) >= MAX_ADOPTED:
-            logger.error("%s runs cameras that nobody configured, more than %d", engine_id, MAX_ADOPTED)
             return None
         camera = book.cameras[source_id] = Camera(None)
     return camera
