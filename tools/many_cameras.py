@@ -73,13 +73,15 @@ def is_carried(report: ManyCameras) -> bool:
     )
 
 
-def largest(is_good: Callable[[int], bool], most: int) -> int:
+def largest(is_good: Callable[[int], bool], most: int, first: int = 1) -> int:
     """Return the largest number up to `most` that is good, given that all smaller ones are; 0 if none is good.
 
-    >>> largest(lambda count: count <= 11, 64)
-    11
+    `first` is tried first.
+
+    >>> largest(lambda count: count <= 11, 64), largest(lambda count: count <= 11, 64, first=20)
+    (11, 11)
     """
-    good, bad, count = 0, most + 1, 1
+    good, bad, count = 0, most + 1, first
     while bad - good > 1:
         good, bad = (count, bad) if is_good(count) else (good, count)
         count = min(2 * good, most) if bad > most else (good + bad) // 2
@@ -114,14 +116,15 @@ def rotated(clip: Path, folder: Path, share: float, speed: float = 1.0) -> Path:
     return path
 
 
-def carry(clip: Path, speed: float, seconds: float, model: str, settings: Sequence[str], most: int) -> int:
+def carry(args: argparse.Namespace) -> int:
     """Return how many cameras that show this clip can be handled, and print each trial."""
     with tempfile.TemporaryDirectory() as folder:
-        clips = [rotated(clip, Path(folder), number / most, speed) for number in range(most)]
-        return _carry(clips, seconds, model, settings)
+        shares = [number / args.cameras for number in range(args.cameras)]
+        clips = [rotated(Path(args.carry), Path(folder), share, args.speed) for share in shares]
+        return _carry(clips, 60 * args.minutes, args.model, args.set, args.first)
 
 
-def _carry(clips: Sequence[Path], seconds: float, model: str, settings: Sequence[str]) -> int:
+def _carry(clips: Sequence[Path], seconds: float, model: str, settings: Sequence[str], first: int) -> int:
     def is_good(count: int) -> bool:
         # every n-th of them, so that a few cameras are spread over the clip as well
         addresses = {f"cam{number}": str(clips[number * len(clips) // count]) for number in range(count)}
@@ -132,7 +135,7 @@ def _carry(clips: Sequence[Path], seconds: float, model: str, settings: Sequence
         print(f"{count} cameras: {rates}, age {age}: {'carried' if is_ok else 'too many'}", file=sys.stderr)
         return is_ok
 
-    return largest(is_good, len(clips))
+    return largest(is_good, len(clips), first)
 
 
 def show(report: ManyCameras) -> bool:
@@ -155,6 +158,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="with --carry: of the run")
     parser.add_argument("--cameras", type=int, default=16, help="with --carry: at most")
     parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--first", type=int, default=1, help="with --carry: the number of cameras to try first")
     parser.add_argument("--speed", type=float, default=1.0, help="with --carry: of the clip")
     parser.add_argument("--kind", choices=("synthetic", "rtsp"), default="synthetic")
     parser.add_argument("--fps", type=int, default=FPS, help="of each camera")
@@ -168,7 +172,7 @@ def main() -> int:
     """Run, and report."""
     args = _options()
     if args.carry:
-        carried = carry(Path(args.carry), args.speed, 60 * args.minutes, args.model, args.set, args.cameras)
+        carried = carry(args)
         print(json.dumps({"clip": args.carry, "speed": args.speed, "carried": carried, "settings": args.set}))
         return 0
     with uris(args.kind, args.cameras, args.fps) as addresses:
