@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 MAX_WAITING = 100
 BUSY_NS = 150 * NS_PER_MS
 NEXT_MS = 10
-MAX_ERROR_CHARS = 4000
+MAX_ERROR_CHARS, MAX_PATH_CHARS = 4000, 200
 MAX_CLIENTS = 64
 REQUEST_ID = "request_id"
 """A client that sends several requests at once numbers them; each reply states the number of its request."""
@@ -221,6 +221,9 @@ def _explained(
         if isinstance(error, ConflictError):
             reply |= {"conflict": True} | ({} if error.epoch is None else {"epoch": error.epoch})
         return reply
+    except OSError as error:  # a name that is too long, a full disk
+        place = "" if error.filename is None else f"{str(error.filename)[:MAX_PATH_CHARS]}: "
+        return {"ok": False, "error": shown(f"{place}{error.strerror or error}")}
     except Exception as error:  # a bug: one request must not end the run
         logger.exception("a request on the control socket failed")
         return {"ok": False, "error": shown(f"{type(error).__name__}: {error}") + " (the log of the run has more)"}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -85,8 +86,8 @@ class Roll:
         if self._stream is None:
             raise ConfigError("a roll compares what readers see: it needs a collector (collector.collect)")
         model = Path(_text(request, "model")).absolute()
-        if not model.is_file():
-            raise ConfigError(f"{model}: no such model file on the controller's machine")
+        if not os.path.isfile(model):  # not Path.is_file, which raises OSError for a name that is too long
+            raise ConfigError(f"{str(model)[:200]}: no such model file on the controller's machine")
         canary = _canary(request, owners)
         engine = owners[canary[0]]
         apart = [name for name in canary if owners[name] != engine]

@@ -242,6 +242,7 @@ def test_a_step_waits_until_an_engine_has_loaded_the_model() -> None:
     [
         ({}, "expected the path of a model"),
         ({"model": "/missing.onnx"}, "no such model file"),
+        pytest.param({"model": "x" * 5000}, "no such model file", id="a long name"),
         ({"model": __file__, "canary": ["c9"]}, "c9 does not run"),
         ({"model": __file__, "canary": ["c1", "c2"]}, "must be on one engine"),
         ({"model": __file__, "watch_s": -1}, "watch_s is -1"),

@@ -54,6 +54,27 @@ def test_a_control_socket_answers_as_many_requests_as_a_controller_has(links: Co
     assert seen == [*range(AHEAD), "renewal", *range(AHEAD, 100)], "leases wait for cameras that start"
 
 
+def test_a_request_whose_path_the_system_refuses_gets_the_reason(
+    links: ControlLinks, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A name from outside may be too long for a file wherever it is looked up: that is no bug of the command."""
+    address = f"ipc://{tmp_path}/s"
+    control = ControlSocket(address, {"open": lambda request: {"size": Path(request["path"]).stat().st_size}})
+    links.connect("n1", address)
+    try:
+        for path in ("x" * 5000, "/nowhere", "/root\0"):
+            links.send("n1", {"command": "open", "path": path})
+        answers = answers_of(links, 3, control.poll)
+    finally:
+        control.close()
+    long, missing, null = (str(answer.reply and answer.reply["error"]) for answer in answers)
+    assert "too long" in long
+    assert len(long) < 300
+    assert "/nowhere: No such file" in missing
+    assert "null" in null
+    assert not caplog.records
+
+
 def test_an_answer_stays_with_its_request_where_an_earlier_one_was_dropped(links: ControlLinks, tmp_path: Path) -> None:
     address = f"ipc://{tmp_path}/s"
 
