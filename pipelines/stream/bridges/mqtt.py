@@ -43,9 +43,7 @@ from pipelines.stream.bridges.mqtt_waiting import Waiting
 __all__ = ["MqttBridge", "MqttOutput", "discovery"]
 
 logger = logging.getLogger(__name__)
-KEEPALIVE_S = 15
-CONNECT_S = 5.0
-LOOP_S = 0.05
+KEEPALIVE_S, CONNECT_S, LOOP_S = 15, 5.0, 0.05
 PASSING = (0x88, 0x89)
 """Reason codes: server unavailable, server busy."""
 MAX_ENGINES = 100
@@ -230,13 +228,16 @@ class MqttOutput:
 
     def close(self) -> None:
         """Wait for outstanding acknowledgements and disconnect; the rest is sent on reconnect."""
-        if self._client is None or not self._client.is_connected():
+        if not self._is_connected():
+            return
+        if self._waiting.is_full:
+            self._client.socket().close()  # without a farewell, so the broker publishes the last will
             return
         deadline_ns = SYSTEM_CLOCK.monotonic_ns() + int(CONNECT_S * NS_PER_S)
-        if self._is_online:
-            self._publish_states(self._state.lost("the bridge has ended"))
-        self._say_available(False)
         try:
+            if self._is_online:
+                self._publish_states(self._state.lost("the bridge has ended"))
+            self._say_available(False)
             while self._waiting.acknowledged and SYSTEM_CLOCK.monotonic_ns() < deadline_ns:
                 self._loop(LOOP_S)
         except TargetError:

@@ -17,7 +17,7 @@ from engine.clock import SYSTEM_CLOCK, FakeClock
 from engine.errors import ConfigError
 from engine.wire import FrameMessage, HeartbeatMessage
 from pipelines.stream.bridges import mqtt
-from pipelines.stream.bridges.base import TargetError
+from pipelines.stream.bridges.base import Forwarder, TargetError
 from pipelines.stream.bridges.mqtt import MqttBridge, MqttOutput
 from pipelines.stream.bridges.mqtt_commands import MAX_PAYLOAD_BYTES, MqttCommands
 from pipelines.stream.bridges.mqtt_waiting import MAX_MESSAGES
@@ -200,3 +200,8 @@ def test_a_broker_that_takes_nothing_fills_no_memory(is_read: bool, monkeypatch:
         with pytest.raises(TargetError):
             output.send(event)
         assert 10 < len(output._waiting) == held <= MAX_MESSAGES
+        output.close()  # as the forwarder does before it connects again
+        forwarder = Forwarder(output)
+        forwarder.offer(event)
+        forwarder.pump()
+        forwarder.close()
