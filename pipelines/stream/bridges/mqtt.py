@@ -228,10 +228,9 @@ class MqttOutput:
 
     def close(self) -> None:
         """Wait for outstanding acknowledgements and disconnect; the rest is sent on reconnect."""
-        if not self._is_connected():
-            return
-        if self._waiting.is_full:
-            self._client.socket().close()  # without a farewell, so the broker publishes the last will
+        if not self._is_connected() or self._waiting.is_full:
+            if self._client is not None and (open_socket := self._client.socket()) is not None:
+                open_socket.close()  # without a farewell, so the broker publishes the last will
             return
         deadline_ns = SYSTEM_CLOCK.monotonic_ns() + int(CONNECT_S * NS_PER_S)
         try:
