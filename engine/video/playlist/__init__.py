@@ -1,1 +1,1 @@
-"""HLS playlists from the network: who is trusted with what, and what servers get wrong. Imports no numpy."""
+"""HLS playlists from the network: what they may open, and common mistakes of servers. Imports no numpy."""

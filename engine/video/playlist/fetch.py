@@ -36,8 +36,8 @@ USER_AGENT = "Lavf/61.7.100"  # some servers refuse unknown clients
 BLOCK = 16
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 RETRY_S = (0.5, 1.0, 2.0, 2.0)
-"""A server that was read before and fails for a moment is asked again after these times: a new connection would begin
-at the newest segment and lose the ones before."""
+"""Delays before retrying a server that was read before and fails briefly: a new connection would begin at the newest
+segment and lose the ones before."""
 _URI = re.compile(r'URI="([^"]{1,4096})"')
 _STATUS = {
     400: "HTTPBadRequestError",
@@ -52,7 +52,7 @@ class PlaylistFetcher:
     """Opens the addresses that FFmpeg requests while it reads one playlist; pass it to `av.open` as `io_open`.
 
     A segment that the server no longer has is skipped, as FFmpeg does; after `MAX_SKIPPED` in a row the stream fails. A
-    server that fails for a moment is asked again (`RETRY_S`).
+    server that fails briefly is retried (`RETRY_S`).
 
     Args:
         target: the playlist's address, its options and its trust settings.

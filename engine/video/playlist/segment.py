@@ -1,4 +1,4 @@
-"""Segments in MPEG-TS whose packet counters begin anew. Imports no numpy."""
+"""MPEG-TS segments whose packet counters restart. Imports no numpy."""
 
 from __future__ import annotations
 

@@ -237,7 +237,7 @@ class MqttOutput:
             if self._is_online:
                 self._publish_states(self._state.lost("the bridge has ended"))
             self._say_available(False)
-            while self._waiting.acknowledged and SYSTEM_CLOCK.monotonic_ns() < deadline_ns:
+            while self._waiting.unacknowledged and SYSTEM_CLOCK.monotonic_ns() < deadline_ns:
                 self._loop(LOOP_S)
         except TargetError:
             return

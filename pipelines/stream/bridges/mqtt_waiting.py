@@ -18,7 +18,7 @@ class Waiting:
         return len(self._sizes)
 
     @property
-    def acknowledged(self) -> int:
+    def unacknowledged(self) -> int:
         """Number of waiting messages that the broker has to acknowledge."""
         return len(self._resent)
 

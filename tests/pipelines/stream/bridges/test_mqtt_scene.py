@@ -59,7 +59,7 @@ def told(port: int, folder: Path, *messages: Message) -> dict[str, bytes]:
     forwarder = Forwarder(output)
     for message in messages:
         forwarder.offer(message)
-    wait_for(lambda: (forwarder.pump(), forwarder.pending == 0 and not output._waiting.acknowledged)[1])
+    wait_for(lambda: (forwarder.pump(), forwarder.pending == 0 and not output._waiting.unacknowledged)[1])
     kept = Retained(port, folder).all()
     forwarder.close()
     return kept
@@ -134,7 +134,7 @@ def test_a_rule_is_on_while_an_episode_is_open_and_unknown_without_the_engine(tm
             states.append(output._scene("gate")._sent["framewire/gate/rule/intruder"])
         output.send(SAMPLES["status"])
         clock.advance(60)
-        wait_for(lambda: (output.turn(), not output._waiting.acknowledged)[1])
+        wait_for(lambda: (output.turn(), not output._waiting.unacknowledged)[1])
         kept = Retained(free_port, tmp_path).all()
         output.close()
     assert states == [b"OFF", b"ON", b"ON", b"ON", b"OFF", b"ON"]
