@@ -18,6 +18,8 @@ HOUR_NS = 3600 * NS_PER_S
 STEP_S = 0.2
 OTHER = "other"
 """Collects all classes after the first `MOST_CLASSES`."""
+LEVEL = 1
+"""Of compression: takes half the time of the default, for a third more bytes."""
 _CELLS = ROWS * COLUMNS
 Grid = NDArray[np.float64]
 
@@ -62,7 +64,7 @@ def add_paths(grids: Sequence[Grid], rows: Sequence[TrackRow], spans: Sequence[t
 
 def packed(grid: Grid) -> bytes:
     """Return a grid as it is stored: float32, compressed."""
-    return zlib.compress(grid.astype("<f4").tobytes())
+    return zlib.compress(grid.astype("<f4").tobytes(), LEVEL)
 
 
 def unpacked(data: bytes) -> Grid:

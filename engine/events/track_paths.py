@@ -148,30 +148,51 @@ def _thinned(seconds: Floats, boxes: Floats, is_first: NDArray[np.bool_]) -> Tim
     is_edge[:-1] |= ~seen[1:] | is_first[1:]
     is_edge[-1] = True
     per_height = np.where(seen, 1 / np.maximum(boxes[:, 3], 1e-9), 0.0)
-    is_kept, kept, points = is_edge.copy(), is_edge.nonzero()[0], (~is_edge).nonzero()[0]
-    span = np.searchsorted(kept, points)
-    first, last = kept[span - 1], kept[span]
-    while len(points):  # points between the same two kept ones are neighbours
-        share = (seconds[points] - seconds[first]) / np.maximum(seconds[last] - seconds[first], 1e-9)
-        line = boxes[first] + share[:, None] * (boxes[last] - boxes[first])
-        away = np.abs(boxes[points] - line).max(axis=1) * per_height[points]
-        is_begin = _differ(first)
-        begins, span = is_begin.nonzero()[0], is_begin.cumsum() - 1
-        worst = np.maximum.reduceat(away, begins)
-        candidates = ((away == worst[span]) & (away > TOLERANCE)).nonzero()[0]
-        if not len(candidates):
+    columns = np.concatenate((seconds[None], boxes.T, per_height[None]))
+    is_kept, kept = is_edge, is_edge.nonzero()[0]
+    first, last = kept[:-1], kept[1:]
+    while True:
+        is_open = last - first > 1
+        first, last = first[is_open], last[is_open]
+        if not len(first):
             break
-        chosen = candidates[_differ(span[candidates])]
-        is_kept[points[chosen]] = True
-        split_at = np.full(len(begins), -1)  # the new kept point of each span; -1 where none is needed
-        split_at[span[chosen]] = points[chosen]
-        at = split_at[span]
-        left = (at >= 0) & (points != at)
-        points, first, last, at = points[left], first[left], last[left], at[left]
-        is_after = points > at
-        first, last = np.where(is_after, at, first), np.where(is_after, last, at)
+        middle, is_split = _worst(columns, first, last)
+        first, middle, last = first[is_split], middle[is_split], last[is_split]
+        is_kept[middle] = True
+        first, last = np.concatenate((first, middle)), np.concatenate((middle, last))
     result: Times = is_kept.nonzero()[0]
     return result
+
+
+def _worst(columns: Floats, first: Times, last: Times) -> tuple[Times, NDArray[np.bool_]]:
+    """Return which point of each span is farthest from the line between its ends, and whether it is too far.
+
+    Args:
+        columns: (6, N) time, x, y, width, height, and the weight of a distance, of all points.
+        first: (S,) the point before each span; the span is not empty.
+        last: (S,) the point after it.
+    """
+    ends = columns[:5].take(last, axis=1)
+    line = columns[:5].take(first, axis=1)
+    ends -= line
+    np.maximum(ends[0], 1e-9, out=ends[0])
+    counts = last - first - 1
+    begins = counts.cumsum() - counts
+    span = np.arange(len(first)).repeat(counts)
+    points = np.arange(len(span)) + (first + 1 - begins)[span]
+    off, vector = columns.take(points, axis=1), ends.take(span, axis=1)
+    off[:5] -= line.take(span, axis=1)
+    off[0] /= vector[0]
+    vector[1:] *= off[0]
+    off[1:5] -= vector[1:]
+    np.abs(off[1:5], out=off[1:5])
+    away = np.maximum.reduce(off[1:5])
+    away *= off[5]
+    worst = np.maximum.reduceat(away, begins)
+    candidates = (away == worst[span]).nonzero()[0][::-1]
+    worst_at = first + 1
+    worst_at[span[candidates]] = points[candidates]  # of equals, the first one, which is assigned last
+    return worst_at, worst > TOLERANCE
 
 
 def _differ(numbers: Times) -> NDArray[np.bool_]:
