@@ -62,7 +62,9 @@ class _Source:
     paths: TrackCollector
     is_live: bool
     run_row: SourceRunRow
-    moment: Moment
+    stream_epoch: int = 0
+    utc_offset_ns: int = 0
+    frame_id: int = 0
     seen_utc_ns: int = 0
     seen_scene_ns: int = 0
     next_sample_ns: int = 0
@@ -75,6 +77,11 @@ class _Source:
     def has_ended(self) -> bool:
         """Whether the source's end has already been recorded."""
         return bool(self.run_row.reason)
+
+    @property
+    def moment(self) -> Moment:
+        """The place of its last analysed frame in its stream."""
+        return Moment(self.run_row.source_id, self.stream_epoch, self.utc_offset_ns, self.frame_id)
 
     def seen(self, reason: str = "") -> SourceRunRow:
         """Return the row that states how long it was watched."""
@@ -153,10 +160,10 @@ class EventLog(SinkBase):
         if self._planner is not None:
             self._planner.open(writer)
 
-    def submit(self, job: Job) -> None:
+    def submit(self, *jobs: Job) -> None:
         """Write something to the store soon; never waits. May be called on any thread between `open` and `close`."""
-        if self._thread is not None:
-            self._thread.submit(job)
+        if jobs and self._thread is not None:
+            self._thread.submit(*jobs)
 
     def figures(self) -> Figures:
         """Return how many events are stored, waiting and lost. May be called on any thread."""
@@ -182,14 +189,17 @@ class EventLog(SinkBase):
             source.next_sample_ns = scene_ns + SAMPLE_NS
         changed: list[EventRow] = []
         if view is not None:
-            source.moment = Moment(frame.source_id, frame.stream_epoch, utc_ns - scene_ns, frame.frame_id)
+            source.stream_epoch, source.frame_id, source.utc_offset_ns = (
+                frame.stream_epoch,
+                frame.frame_id,
+                utc_ns - scene_ns,
+            )
             changed = self._keep(source, view.findings) if view.findings else []
             if is_due or view.occupancy != source.occupancy:
                 source.occupancy = view.occupancy
                 source.counts.fill(scene_ns, utc_ns, view.occupancy)
         if self.keep_tracks and (is_due or packet.events):
-            for job in source.paths.add(packet):
-                self.submit(job)
+            self.submit(*source.paths.add(packet))
         for follower in self.followers:
             follower.follow(packet, changed)
 
@@ -247,7 +257,9 @@ class EventLog(SinkBase):
             paths=TrackCollector(run, name),
             is_live=is_live,
             run_row=row,
-            moment=Moment.of(packet),
+            stream_epoch=frame.stream_epoch,
+            utc_offset_ns=utc_ns - frame.scene_ns,
+            frame_id=frame.frame_id,
         )
         self._sources[name] = source
         self.submit(Job(lambda store: store.begin_source(row, is_live=is_live)))
@@ -256,22 +268,26 @@ class EventLog(SinkBase):
     def _keep(self, source: _Source, findings: Sequence[Finding]) -> list[EventRow]:
         """Write the rows of findings, and return those of events."""
         changed: list[EventRow] = []
+        jobs: list[Job] = []
+        moment = source.moment
         for finding in findings:
-            row = source.rows.row(finding, source.moment)
+            row = source.rows.row(finding, moment)
             if isinstance(row, EventRow):
                 changed.append(row)
-                self._keep_event(source, row)
+                jobs.append(self._job_of(source, row))
                 continue
             self._count(source, row, finding)
-            self.submit(Job(partial(_put, row=row)))
+            jobs.append(Job(partial(_put, row=row)))
+        self.submit(*jobs)
         return changed
 
-    def _keep_event(self, source: _Source, row: EventRow) -> None:
+    def _job_of(self, source: _Source, row: EventRow) -> Job:
+        """Note whether an event is open, and return the job that stores it."""
         if row.phase in ("end", "point"):
             source.open.pop(row.event_id, None)
         else:
             source.open[row.event_id] = row
-        self.submit(Job(partial(self._put_event, row=row), events=1, is_durable=row.severity == "alert"))
+        return Job(partial(self._put_event, row=row), events=1, is_durable=row.severity == "alert")
 
     def _put_event(self, store: StoreWriter, row: EventRow) -> None:
         store.put(row)
@@ -287,7 +303,8 @@ class EventLog(SinkBase):
 
     def _end(self, source: _Source, reason: str) -> list[EventRow]:
         """End the episodes still open at the last frame, and forget the source."""
-        changed = []
+        changed: list[EventRow] = []
+        jobs: list[Job] = []
         for row in list(source.open.values()):
             lasts_ns = max(source.seen_scene_ns - row.began_scene_ns, 0)
             ended = replace(
@@ -298,10 +315,9 @@ class EventLog(SinkBase):
                 reason=reason,
             )
             changed.append(ended)
-            self._keep_event(source, ended)
-        for job in source.paths.finish():
-            self.submit(job)
-        self.submit(Job(partial(_put_all, rows=[*source.counts.take(everything=True), source.seen(reason)])))
+            jobs.append(self._job_of(source, ended))
+        jobs += source.paths.finish()
+        self.submit(*jobs, Job(partial(_put_all, rows=[*source.counts.take(everything=True), source.seen(reason)])))
         return changed
 
     def _end_gap(self, source: _Source, utc_ns: int) -> None:

@@ -10,7 +10,7 @@ import msgspec
 from engine.analytics.findings import Finding
 from engine.data import Run
 from engine.events.store.rows import EventRow, FactRow
-from engine.wire.findings import EpisodeTimes, Moment, finding_id, finding_message
+from engine.wire.findings import SECONDS_DECIMALS, EpisodeTimes, Moment, finding_id, finding_message
 from engine.wire.scene import EventMessage
 
 _KINDS = {"zone_entered": "visit", "zone_left": "visit", "line_crossed": "crossing", "places_changed": "places_changed"}
@@ -34,12 +34,13 @@ class RowMaker:
         """Return the row of a finding."""
         event_id = finding_id(finding, moment.source_id, self._run)
         offset_ns = self._times.offset_ns(finding, event_id, moment)
-        message = finding_message(finding, moment, self._run, seq=0, published_utc_ns=0, offset_ns=offset_ns)
         began_ns = finding.captured_ns if finding.began_ns is None else finding.began_ns
         began_utc_ns = began_ns + offset_ns
         if finding.rule:
+            message = finding_message(finding, moment, self._run, seq=0, published_utc_ns=0, offset_ns=offset_ns)
             return self._event(finding, message, began_ns, began_utc_ns)
-        is_visit = finding.event in ("zone_entered", "zone_left")
+        is_visit, duration_s = finding.event in ("zone_entered", "zone_left"), finding.duration_s
+        ended_utc_ns = None if finding.ended_ns is None else finding.ended_ns + offset_ns
         return FactRow(
             fact_id=event_id,
             engine_id=self._run.engine_id,
@@ -51,9 +52,9 @@ class RowMaker:
             class_name=finding.class_name,
             track_id=finding.track_ids[0] if finding.track_ids else -1,
             began_utc_ns=began_utc_ns,
-            ended_utc_ns=_given(message.ended_utc_ns) if is_visit else began_utc_ns,
+            ended_utc_ns=ended_utc_ns if is_visit else began_utc_ns,
             began_scene_ns=began_ns,
-            duration_s=_given(message.duration_s),
+            duration_s=None if duration_s is None else round(duration_s, SECONDS_DECIMALS),
             reason=finding.reason,
         )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +23,22 @@ BUNDLE = 50
 """Number of samples sorted by track, and of paths packed, in one go, which is cheaper than one by one."""
 ENDED_NS = 5 * 1_000_000_000
 """How long the path of an ended track may wait for others."""
-Piece = tuple[TrackRow, LivePath]
+
+
+class _Piece(NamedTuple):
+    """A piece of a path to store: makes its row from the packed `path`; `aspect` is width by height of the frame."""
+
+    row: Callable[..., TrackRow]
+    live: LivePath
+    aspect: float
+
+
+class _Sample(NamedTuple):
+    """The tracks of a frame; `is_held` says that nothing moved, so that all were seen."""
+
+    scene_ns: int
+    tracks: Tracks
+    is_held: bool
 
 
 @dataclass(slots=True)
@@ -48,7 +65,7 @@ class TrackCollector:
         self._run = run
         self._source_id = source_id
         self._tracks: dict[int, _Track] = {}
-        self._samples: list[tuple[int, Tracks]] = []
+        self._samples: list[_Sample] = []
         self._ended: list[TrackEvent] = []
         self._due_ns = 0  # when to store the tracks that have ended
         self._knows_detections = False
@@ -57,22 +74,24 @@ class TrackCollector:
         self._class_names: tuple[str, ...] = ()
         self._heat = HourHeat(source_id, run.run_epoch)
 
-    def add(self, packet: Packet) -> Iterator[Job]:
-        """Take a sample; yield jobs for finished pieces."""
-        frame = packet.frame
-        self._offset_ns = packet.scene_utc_ns - frame.scene_ns
+    def add(self, packet: Packet) -> list[Job]:
+        """Take a sample; return jobs for finished pieces."""
+        jobs: list[Job] = []
+        frame, tracks, scene_ns = packet.frame, packet.tracks, packet.frame.scene_ns
+        self._offset_ns = packet.scene_utc_ns - scene_ns
         self._class_names = packet.run.class_names
-        if self._size_wh != (frame.width, frame.height):
-            yield from self._finished(frame.scene_ns)
-            self._size_wh = frame.width, frame.height
-        if len(packet.tracks) and (packet.is_detected or packet.is_held):
-            tracks = packet.tracks if packet.is_held else self._observed(packet.tracks)
-            if len(tracks) and (not self._samples or frame.scene_ns > self._samples[-1][0]):
-                self._samples.append((frame.scene_ns, tracks))
+        size_wh = frame.width, frame.height
+        if self._size_wh != size_wh:
+            jobs += self._finished(scene_ns)
+            self._size_wh = size_wh
+        is_later = not self._samples or scene_ns > self._samples[-1].scene_ns
+        if is_later and (packet.is_detected or packet.is_held) and len(tracks):
+            self._samples.append(_Sample(scene_ns, tracks, packet.is_held))
         if packet.events:
-            self._note(packet.events, frame.scene_ns)
-        if self._is_due(frame.scene_ns):
-            yield from self._finished(frame.scene_ns)
+            self._note(packet.events, scene_ns)
+        if self._is_due(scene_ns):
+            jobs += self._finished(scene_ns)
+        return jobs
 
     def _note(self, events: Sequence[TrackEvent], scene_ns: int) -> None:
         """Remember the tracks that ended."""
@@ -87,30 +106,43 @@ class TrackCollector:
             return True
         return bool(self._ended) and not self._due_ns - ENDED_NS <= scene_ns < self._due_ns
 
-    def _observed(self, tracks: Tracks) -> Tracks:
-        """Return the detected rows; all rows, if the tracker never says which were detected."""
-        observed = tracks.detection_index >= 0
-        count = int(np.count_nonzero(observed))
-        self._knows_detections = self._knows_detections or count > 0
-        return tracks if count == len(tracks) or not self._knows_detections else tracks[observed]
+    def _observed(self, samples: Sequence[_Sample], counts: Sequence[int]) -> NDArray[np.bool_]:
+        """Return which rows of the samples were seen; all rows, as long as the tracker does not say which."""
+        is_held = np.repeat([sample.is_held for sample in samples], counts)
+        is_detected = np.concatenate([sample.tracks.detection_index for sample in samples]) >= 0
+        observed: NDArray[np.bool_] = is_detected | is_held
+        if not self._knows_detections:
+            told = (is_detected & ~is_held).nonzero()[0]
+            self._knows_detections = len(told) > 0
+            begins = np.cumsum([0, *counts])
+            observed[: begins[np.searchsorted(begins, told[0], side="right") - 1] if len(told) else None] = True
+        return observed
 
     def _sort_in(self) -> None:
         """Add the samples to the paths of their tracks."""
         samples, self._samples = self._samples, []
         if not samples:
             return
-        ids = np.concatenate([tracks.track_id for _, tracks in samples])
+        all_tracks = [sample.tracks for sample in samples]
+        counts = [len(tracks) for tracks in all_tracks]
+        ids = np.concatenate([tracks.track_id for tracks in all_tracks])
         order = np.argsort(ids, kind="stable")
+        order = order[self._observed(samples, counts)[order]]
+        if not len(order):
+            return
         ids = ids[order]
-        times = np.repeat([at for at, _ in samples], [len(tracks) for _, tracks in samples])[order]
-        boxes = self._shares(np.concatenate([tracks.xyxy for _, tracks in samples]))[order]
-        scores = np.concatenate([tracks.score for _, tracks in samples])[order].astype(np.float64)
-        classes = np.concatenate([tracks.class_id for _, tracks in samples])[order]
+        times = np.repeat([sample.scene_ns for sample in samples], counts)[order]
+        boxes = self._shares(np.concatenate([tracks.xyxy for tracks in all_tracks])[order])
+        scores = np.concatenate([tracks.score for tracks in all_tracks])[order].astype(np.float64)
         begins = np.append(0, np.diff(ids).nonzero()[0] + 1)
-        sums, ends = np.add.reduceat(scores, begins).tolist(), np.append(begins[1:], len(ids)).tolist()
-        for begin, end, score in zip(begins.tolist(), ends, sums, strict=True):
-            track = self._tracks.setdefault(int(ids[begin]), _Track())
-            track.class_id = int(classes[end - 1])
+        ends = np.append(begins[1:], len(ids))
+        classes = np.concatenate([tracks.class_id for tracks in all_tracks])[order[ends - 1]].tolist()
+        columns = ids[begins].tolist(), begins.tolist(), ends.tolist(), np.add.reduceat(scores, begins).tolist()
+        for track_id, begin, end, score, class_id in zip(*columns, classes, strict=True):
+            track = self._tracks.get(track_id)
+            if track is None:
+                track = self._tracks[track_id] = _Track()
+            track.class_id = class_id
             track.score_sum += score
             track.hits += end - begin
             track.path.add(times[begin:end], boxes[begin:end])
@@ -120,8 +152,8 @@ class TrackCollector:
         x1, y1, x2, y2 = (xyxy.astype(np.float64) / (*self._size_wh, *self._size_wh)).T
         return np.stack(((x1 + x2) / 2, y2, x2 - x1, np.maximum(y2 - y1, 0.0)), axis=1)
 
-    def _finished(self, scene_ns: int) -> Iterator[Job]:
-        """Yield a job for the tracks that have ended, or are gone, and for long pieces."""
+    def _finished(self, scene_ns: int) -> list[Job]:
+        """Return a job for the tracks that have ended, or are gone, and for long pieces."""
         self._sort_in()
         ended, self._ended = self._ended, []
         pieces = [piece for event in ended for piece in self._end(event.track_id, event)]
@@ -131,10 +163,12 @@ class TrackCollector:
             elif track.path.is_full:
                 pieces.append(self._piece(track_id, track, is_last=False))
                 track.path = track.path.next_piece()
-        if pieces:
-            yield Job(_Storing(pieces, self._heat), is_droppable=True)
+        return self._jobs(pieces)
 
-    def _end(self, track_id: int, event: TrackEvent | None = None) -> list[Piece]:
+    def _jobs(self, pieces: Sequence[_Piece]) -> list[Job]:
+        return [Job(_Storing(pieces, self._heat), is_droppable=True)] if pieces else []
+
+    def _end(self, track_id: int, event: TrackEvent | None = None) -> list[_Piece]:
         """Return the last piece of a track, or nothing if it has no samples."""
         track = self._tracks.pop(track_id, None)
         if track is None:
@@ -146,16 +180,15 @@ class TrackCollector:
                 track.path.add(np.array([event.last_seen_ns], np.int64), last)
         return [self._piece(track_id, track, is_last=True)]
 
-    def finish(self) -> Iterator[Job]:
-        """Yield jobs for all tracks: the source has ended."""
-        yield from self._finished(0)
-        pieces = [piece for track_id in list(self._tracks) for piece in self._end(track_id)]
-        if pieces:
-            yield Job(_Storing(pieces, self._heat), is_droppable=True)
+    def finish(self) -> list[Job]:
+        """Return jobs for all tracks: the source has ended."""
+        jobs = self._finished(0)
+        return jobs + self._jobs([piece for track_id in list(self._tracks) for piece in self._end(track_id)])
 
-    def _piece(self, track_id: int, track: _Track, *, is_last: bool) -> Piece:
+    def _piece(self, track_id: int, track: _Track, *, is_last: bool) -> _Piece:
         path, names = track.path, self._class_names
-        row = TrackRow(
+        row = partial(
+            TrackRow,
             engine_id=self._run.engine_id,
             run_epoch=self._run.run_epoch,
             source_id=self._source_id,
@@ -168,10 +201,9 @@ class TrackCollector:
             score=round(track.score, 4),
             width=self._size_wh[0],
             height=self._size_wh[1],
-            path=b"",
             is_last=is_last,
         )
-        return row, path
+        return _Piece(row, path, self._size_wh[0] / self._size_wh[1])
 
 
 class _Storing:
@@ -180,15 +212,14 @@ class _Storing:
     The rows are built once, so that nothing is added twice if writing has to be repeated.
     """
 
-    def __init__(self, pieces: Sequence[Piece], heat: HourHeat) -> None:
+    def __init__(self, pieces: Sequence[_Piece], heat: HourHeat) -> None:
         self._pieces = pieces
         self._heat = heat
         self._rows: list[TrackRow | HeatRow] = []
 
     def __call__(self, store: StoreWriter) -> None:
         if not self._rows:
-            shapes = [row.width / row.height for row, _ in self._pieces]
-            packed = pack_all([path for _, path in self._pieces], shapes)
-            rows = [replace(row, path=data) for (row, _), data in zip(self._pieces, packed, strict=True)]
+            packed = pack_all([piece.live for piece in self._pieces], [piece.aspect for piece in self._pieces])
+            rows = [piece.row(path=data) for piece, data in zip(self._pieces, packed, strict=True)]
             self._rows = [*rows, *self._heat.add(rows, store)]
         store.put_all(self._rows)

@@ -118,18 +118,21 @@ class StoreThread:
         if not self._ready.is_set():
             logger.warning("%s has not answered for %g s: events wait in memory", self.place, timeout_s)
 
-    def submit(self, job: Job) -> None:
-        """Write a job as soon as possible; never waits. May be called on any thread."""
+    def submit(self, *jobs: Job) -> None:
+        """Write jobs as soon as possible; never waits. May be called on any thread."""
         with self._changed:
             if self._is_closing:
-                self._lost["stopped"] += job.events
+                self._lost["stopped"] += sum(job.events for job in jobs)
                 return
-            if len(self._jobs) >= CAPACITY:
-                self._make_room()
-            self._jobs.append((self._clock.monotonic_ns(), job))
-            self._waiting += job.events
-            self._is_urgent = self._is_urgent or job.is_durable or len(self._jobs) >= BATCH
-            if self._is_urgent or len(self._jobs) == 1:
+            now_ns, was_idle = self._clock.monotonic_ns(), not self._jobs
+            for job in jobs:
+                if len(self._jobs) >= CAPACITY:
+                    self._make_room()
+                self._jobs.append((now_ns, job))
+                self._waiting += job.events
+                self._is_urgent = self._is_urgent or job.is_durable
+            self._is_urgent = self._is_urgent or len(self._jobs) >= BATCH
+            if self._is_urgent or was_idle:
                 self._changed.notify()
 
     def _make_room(self) -> None:
