@@ -1,4 +1,4 @@
-"""One connection to the store, on SQLite or PostgreSQL, with the same statements (`:name` parameters) for both."""
+"""One connection to the store, on SQLite or PostgreSQL, with the same statements (`:name` or `?`) for both."""
 
 from __future__ import annotations
 
@@ -71,8 +71,11 @@ class Database(ABC):
         """Run one statement and return its rows. Raises `StoreError`."""
 
     @abstractmethod
-    def execute_many(self, statement: str, parameters: Sequence[Parameters]) -> int:
-        """Run one statement for each set of parameters; return the number of rows changed. Raises `StoreError`."""
+    def execute_many(self, statement: str, parameters: Sequence[Parameters] | Sequence[Row]) -> int:
+        """Run one statement for each set of parameters, by name or in order; return the number of rows changed.
+
+        Raises `StoreError`.
+        """
 
     @contextmanager
     def transaction(self, *, durable: bool = False) -> Iterator[None]:
@@ -125,10 +128,12 @@ class SqliteDatabase(Database):
         self._is_durable = False
         self._inode: int | None = None
         uri = f"file:{quote(str(path.absolute()))}?mode={'ro' if read_only else 'rwc'}"
-        with self._errors():
+        try:
             self._connection = sqlite3.connect(
                 uri, uri=True, timeout=BUSY_S, isolation_level=None, check_same_thread=False
             )
+        except sqlite3.Error as error:
+            raise self._explained(error) from error
         with suppress(OSError):
             self._inode = path.stat().st_ino
         self.execute(f"PRAGMA cache_size = -{CACHE_KB}")
@@ -137,13 +142,6 @@ class SqliteDatabase(Database):
         else:
             self.execute(f"PRAGMA journal_mode = {'TRUNCATE' if is_remote else 'WAL'}")
             self.execute("PRAGMA synchronous = NORMAL")
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise self._explained(error) from error
 
     def _explained(self, error: sqlite3.Error) -> StoreError:
         code = getattr(error, "sqlite_errorcode", None)  # Python 3.11
@@ -166,13 +164,19 @@ class SqliteDatabase(Database):
 
     def execute(self, statement: str, parameters: Parameters | None = None) -> list[Row]:
         """Run one statement and return its rows."""
-        with self._lock, self._errors():
-            return self._connection.execute(statement, dict(parameters or {})).fetchall()
+        with self._lock:
+            try:
+                return self._connection.execute(statement, dict(parameters or {})).fetchall()
+            except sqlite3.Error as error:
+                raise self._explained(error) from error
 
-    def execute_many(self, statement: str, parameters: Sequence[Parameters]) -> int:
+    def execute_many(self, statement: str, parameters: Sequence[Parameters] | Sequence[Row]) -> int:
         """Run one statement for each set of parameters."""
-        with self._lock, self._errors():
-            return self._connection.executemany(statement, parameters).rowcount
+        with self._lock:
+            try:
+                return self._connection.executemany(statement, parameters).rowcount
+            except sqlite3.Error as error:
+                raise self._explained(error) from error
 
     def begin(self, *, durable: bool) -> None:
         """Begin a transaction that writes."""
@@ -252,7 +256,7 @@ class PostgresDatabase(Database):
             cursor = self._connection.execute(_percent(statement), parameters)
             return list(cursor.fetchall()) if cursor.description is not None else []
 
-    def execute_many(self, statement: str, parameters: Sequence[Parameters]) -> int:
+    def execute_many(self, statement: str, parameters: Sequence[Parameters] | Sequence[Row]) -> int:
         """Run one statement for each set of parameters."""
         with self._lock, self._errors(), self._connection.cursor() as cursor:
             cursor.executemany(_percent(statement), parameters)
@@ -291,10 +295,10 @@ _KEEPALIVES = {
 def _percent(statement: str) -> str:
     """Return a statement with the parameters as psycopg wants them.
 
-    >>> _percent("SELECT 1 WHERE name = :name")
-    'SELECT 1 WHERE name = %(name)s'
+    >>> _percent("SELECT 1 WHERE name = :name"), _percent("VALUES (?, ?)")
+    ('SELECT 1 WHERE name = %(name)s', 'VALUES (%s, %s)')
     """
-    return _PARAMETER.sub(r"%(\1)s", statement)
+    return _PARAMETER.sub(r"%(\1)s", statement).replace("?", "%s")
 
 
 def is_postgres(store: str) -> bool:

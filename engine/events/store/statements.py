@@ -1,4 +1,8 @@
-"""The statements that write, one set for both databases; parameters are `:name`, like the fields of the rows."""
+"""The statements that write, one set for both databases.
+
+Parameters are `:name`, like the fields of the rows; whole rows are written with `?` for each field, in order, because
+binding by name takes longer.
+"""
 
 from __future__ import annotations
 
@@ -43,8 +47,17 @@ _FIXED: dict[type, tuple[str, ...]] = {
 
 _COLUMNS = {kind: [field.name for field in fields(kind)] for kind in _TABLES}
 _VALUES = {kind: attrgetter(*names) for kind, names in _COLUMNS.items()}
-_AS_THEY_ARE = ("int", "int | None", "float", "float | None", "bytes")
-_CONVERTED = {kind: [field.name for field in fields(kind) if field.type not in _AS_THEY_ARE] for kind in _TABLES}
+_NUMBERS = ("int", "int | None", "float", "float | None", "bytes")
+_OBJECT = "dict[str, Any]"
+
+
+def _positions(kind: type[Any], *types: str, other: bool = False) -> list[int]:
+    return [at for at, field in enumerate(fields(kind)) if (field.type in types) != other]
+
+
+_FLAGS = {kind: _positions(kind, "bool") for kind in _TABLES}
+_OBJECTS = {kind: _positions(kind, _OBJECT) for kind in _TABLES}
+_TEXTS = {kind: _positions(kind, *_NUMBERS, "bool", _OBJECT, other=True) for kind in _TABLES}
 
 
 def columns(kind: type[Any]) -> list[str]:
@@ -58,16 +71,26 @@ def values(row: Any) -> tuple[Any, ...]:
     return found
 
 
-def converted(kind: type[Any]) -> list[str]:
-    """Return the columns whose values must be converted for the database: text, booleans and objects."""
-    return _CONVERTED[kind]
+def texts(kind: type[Any]) -> list[int]:
+    """Return the positions of text among the columns."""
+    return _TEXTS[kind]
+
+
+def flags(kind: type[Any]) -> list[int]:
+    """Return the positions of booleans, which are numbers in the database."""
+    return _FLAGS[kind]
+
+
+def objects(kind: type[Any]) -> list[int]:
+    """Return the positions of objects, which are JSON in the database."""
+    return _OBJECTS[kind]
 
 
 def upsert(kind: type, *, replace: bool = True) -> str:
-    """Return the statement that inserts a row; if its key exists, the row is updated or left alone."""
+    """Return the statement that inserts a row from its `values`; if its key exists, it is updated or left alone."""
     table, key = _TABLES[kind]
     names = columns(kind)
-    text = f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(f':{name}' for name in names)})"
+    text = f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
     fresh = [name for name in names if name not in key and name not in _FIXED.get(kind, ())]
     changes = ", ".join(f"{name} = excluded.{name}" for name in fresh)
     return f"{text} ON CONFLICT ({', '.join(key)}) " + (f"DO UPDATE SET {changes}" if replace else "DO NOTHING")

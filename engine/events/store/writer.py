@@ -44,7 +44,7 @@ class StoreWriter:
 
     def __init__(self, database: Database, engine_id: str = "", run_epoch: int = 0) -> None:
         self._database = database
-        self._rows: list[tuple[str, dict[str, Any]]] = []  # rows of this transaction that are not written yet
+        self._rows: list[tuple[str, list[Any]]] = []  # rows of this transaction that are not written yet
         self._is_bundling = False
         self.engine_id = engine_id
         self.run_epoch = run_epoch
@@ -94,7 +94,7 @@ class StoreWriter:
     def _write_rows(self) -> None:
         """Write the pending rows, those of one kind together: no kind depends on another."""
         rows, self._rows = self._rows, []
-        by_statement: dict[str, list[dict[str, Any]]] = {}
+        by_statement: dict[str, list[list[Any]]] = {}
         for statement, values in rows:
             by_statement.setdefault(statement, []).append(values)
         for statement, some in by_statement.items():
@@ -110,9 +110,10 @@ class StoreWriter:
 
     def put(self, row: Rows) -> None:
         """Write a row: insert it, or, if its key exists, update the columns that may change."""
-        values = _plain(row)
+        values = _values(row)
         if isinstance(row, EventRow):
-            values.update(self._change())
+            change = self._change()
+            values[_CHANGED_BY], values[_CHANGED] = change["changed_by"], change["changed"]
         self._rows.append((statements.UPSERTS[type(row)], values))
         if not self._is_bundling:
             self._write_rows()
@@ -124,8 +125,9 @@ class StoreWriter:
 
     def add_actions(self, rows: Iterable[OutboxRow]) -> None:
         """Add messages to the outbox; existing ones stay unchanged."""
-        for row in rows:
-            self._run(statements.ADD_ACTION, _plain(row))
+        added = [_values(row) for row in rows]
+        if added:
+            self.database.execute_many(statements.ADD_ACTION, added)
 
     def set_media_of_event(
         self,
@@ -164,7 +166,7 @@ class StoreWriter:
 
     def snooze(self, row: SnoozeRow) -> None:
         """Suppress actions until a given time; a time in the past ends the suppression."""
-        self._run(statements.UPSERTS[SnoozeRow], _plain(row))
+        self.database.execute_many(statements.UPSERTS[SnoozeRow], [_values(row)])
 
     def snoozed_until(self, source_id: str) -> int:
         """Return until when (UTC ns) actions for the events of a source are suppressed; 0 if they are not."""
@@ -246,6 +248,8 @@ class StoreWriter:
         return int(found[0][0])
 
 
+_json = json.JSONEncoder(separators=(",", ":")).encode
+_CHANGED_BY, _CHANGED = map(statements.columns(EventRow).index, ("changed_by", "changed"))
 _MINUTE_NS = 60 * NS_PER_S
 _TIMES = {
     "track": ("began_utc_ns", 1),
@@ -269,17 +273,16 @@ def _killed(row: Sequence[Any]) -> dict[str, Any]:
     }
 
 
-def _plain(row: Any) -> dict[str, Any]:
-    """Return a row's values as the databases take them: numbers, text in UTF-8, bytes."""
-    kind = type(row)
-    values: dict[str, Any] = dict(zip(statements.columns(kind), statements.values(row), strict=True))
-    for name in statements.converted(kind):
-        value = values[name]
-        if isinstance(value, str):
-            if not value.isascii() or "\0" in value:
-                values[name] = utf8_text(value).replace("\0", "")
-        elif isinstance(value, bool):
-            values[name] = int(value)
-        elif isinstance(value, dict):
-            values[name] = json.dumps(value, separators=(",", ":"))
+def _values(row: Any) -> list[Any]:
+    """Return a row's values in the order of its columns as the databases take them: numbers, text in UTF-8, bytes."""
+    kind, values = type(row), list(statements.values(row))
+    texts = statements.texts(kind)
+    text = "".join([values[at] for at in texts])
+    if not text.isascii() or "\0" in text:
+        for at in texts:
+            values[at] = utf8_text(values[at]).replace("\0", "")
+    for at in statements.flags(kind):
+        values[at] = int(values[at])
+    for at in statements.objects(kind):
+        values[at] = _json(values[at])
     return values
