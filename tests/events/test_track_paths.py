@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data import TrackEvent
+from engine.data import TrackEvent, Tracks
 from engine.events import track_collector
 from engine.events.store.rows import TrackRow
 from engine.events.track_collector import TrackCollector
@@ -123,3 +123,31 @@ def test_the_last_detection_is_part_of_the_path(monkeypatch: pytest.MonkeyPatch)
     seconds, boxes = unpack(row.path)
     assert (row.class_name, row.score) == ("car", 0.625)
     assert (seconds[-1], boxes[-1, 0]) == (0.3, pytest.approx(0.55, abs=1e-4))
+
+
+@pytest.mark.parametrize("bundle", [1, 50])
+@pytest.mark.parametrize(
+    ("frames", "first", "last"),
+    [
+        pytest.param([(-1, False)] * 3, 0, 2, id="a tracker that never says what was detected"),
+        pytest.param([(-1, False), (0, False), (-1, False)], 0, 1, id="one that says so from its second frame on"),
+        pytest.param([(0, False), (-1, False), (-1, True)], 0, 2, id="nothing moved on the last frame"),
+        pytest.param([(-1, True), (0, False), (-1, False)], 0, 1, id="nothing moved on the first frame"),
+        pytest.param([(0, False), (-1, False), (-1, False)], 0, 0, id="only predicted after the first frame"),
+    ],
+)
+def test_a_path_holds_what_was_observed(
+    frames: list[tuple[int, bool]], first: int, last: int, bundle: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(track_collector, "BUNDLE", bundle)
+    collector, keeper = TrackCollector(scenes.run(), "gate"), Keeper()
+    jobs = []
+    for number, (index, is_held) in enumerate(frames):
+        made = scenes.packet(number, [(5, 40, 15, 80)])
+        tracks = Tracks(made.tracks.xyxy, made.tracks.score, made.tracks.class_id, [1], None, [index])
+        jobs += collector.add(dataclasses.replace(made, tracks=tracks, is_held=is_held, is_detected=not is_held))
+    for job in [*jobs, *collector.finish()]:
+        job.apply(keeper)  # type: ignore[arg-type]
+    [row] = keeper.rows
+    found = ((at - scenes.UTC) * scenes.FPS // NS for at in (row.began_utc_ns, row.ended_utc_ns))
+    assert tuple(found) == (first, last)
