@@ -29,7 +29,7 @@ class Observed:
 
     def __init__(self, packet: Packet) -> None:
         self._packet = packet
-        self._inside: dict[str, NDArray[np.bool_]] = {}
+        self._most: dict[int, float] = {}
         self._worth: dict[int, float] = {}
 
     @cached_property
@@ -47,12 +47,15 @@ class Observed:
     def _xyxy(self) -> NDArray[np.float64]:
         return self._packet.tracks.xyxy.astype(np.float64)
 
-    @cached_property
-    def _most(self) -> list[float]:
-        """The most that each row can be worth, 0 to 1: its worth if nothing covered or cut the object."""
-        tracks, height = self._packet.tracks, self._packet.frame.height
-        columns = zip(self._xyxy.tolist(), tracks.score.tolist(), tracks.detection_index.tolist(), strict=True)
-        return [0.0 if index == NO_DETECTION else tall(box, height) * score for box, score, index in columns]
+    def most(self, row: int) -> float:
+        """Return the most that a row can be worth, 0 to 1: its worth if nothing covered or cut the object."""
+        most = self._most.get(row)
+        if most is None:
+            tracks, height = self._packet.tracks, self._packet.frame.height
+            seen = tracks.detection_index.item(row) != NO_DETECTION
+            most = tall(self._xyxy[row].tolist(), height) * tracks.score.item(row) if seen else 0.0
+            self._most[row] = most
+        return most
 
     def worth(self, row: int) -> float:
         """Return the worth of a row, 0 to 1: score times visibility; 0 if it was not detected on this frame."""
@@ -68,26 +71,24 @@ class Observed:
 
         Those that cannot be worth more than `least` are left out.
         """
-        row_of, most = self._row_of, self._most
-        rows = [row_of[track_id] for track_id in event.track_ids if track_id in row_of]
-        rows = [row for row in rows if most[row] > least]
+        row_of = self._row_of
+        rows = [row for track_id in event.facts.get("track_ids", ()) if (row := row_of.get(track_id)) is not None]
+        rows = [row for row in rows if self.most(row) > least]
         view = self._packet.analytics
         if rows and view is not None and event.place in view.zones:
-            inside = self._in_zone(view, event.place)
-            rows = [row for row in rows if inside[row]]
+            zone = view.zones.index(event.place)
+            rows = [row for row in rows if _is_inside(view, row, zone)]
         return [row for row in rows if self.worth(row) > 0]
-
-    def _in_zone(self, view: View, place: str) -> NDArray[np.bool_]:
-        """Return (N,) bool, which rows are in a zone."""
-        if place not in self._inside:
-            at = view.object_of_row
-            told = view.objects.inside[:, view.zones.index(place)]
-            self._inside[place] = (at >= 0) & told[np.maximum(at, 0)] if len(told) else np.zeros(len(at), np.bool_)
-        return self._inside[place]
 
     def box(self, row: int) -> NDArray[np.float32]:
         """Return (4,) the box of a row in pixels."""
         return np.asarray(self._packet.tracks.xyxy[row])
+
+
+def _is_inside(view: View, row: int, zone: int) -> bool:
+    """Return whether the object of a row of the tracks is in a zone, given by its column."""
+    at = view.object_of_row.item(row)
+    return at >= 0 and bool(view.objects.inside.item(at, zone))
 
 
 class Quality:

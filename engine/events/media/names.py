@@ -11,7 +11,9 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from urllib.parse import quote, unquote
@@ -23,14 +25,19 @@ SNAPSHOTS, CLIPS = "snapshots", "clips"
 SnapshotKind = Literal["trigger", "best"]
 MAX_NAME = 180
 MAX_FACTS = 60_000  # bytes of a JPEG comment
+NS_PER_DAY = 86_400 * NS_PER_S
 _KEY = "framewire.event"
 _START, _COMMENT = b"\xff\xd8", b"\xff\xfe"
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _CLIP_SUFFIXES = (".mp4", ".mkv")
 _KEPT = ("event_id", "engine_id", "run_epoch", "source_id", "rule", "severity", "place", "class_name", "phase")
 _TIMES = ("began_utc_ns", "ended_utc_ns", "began_scene_ns", "duration_s", "reason", "facts")
+_FACTS = (*_KEPT, *_TIMES)
+_facts_of = attrgetter(*_FACTS)
+_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
+@lru_cache(1024)
 def safe_name(text: str) -> str:
     """Turn a text into the name of a file or folder: no separators, no leading dot, bounded in length.
 
@@ -49,7 +56,12 @@ def is_day(name: str) -> bool:
 
 def day_of(utc_ns: int) -> str:
     """Return the UTC day of a time."""
-    return time.strftime("%Y-%m-%d", time.gmtime(utc_ns // NS_PER_S))
+    return _day(utc_ns // NS_PER_DAY)
+
+
+@lru_cache(64)
+def _day(number: int) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(number * NS_PER_DAY // NS_PER_S))
 
 
 def snapshot_name(event: EventRow, kind: SnapshotKind) -> str:
@@ -98,7 +110,7 @@ def parse_name(name: str) -> MediaName | None:
 
 def facts_text(event: EventRow) -> str:
     """Return the facts of an event as text to store in its images and clips."""
-    return json.dumps({_KEY: {name: getattr(event, name) for name in (*_KEPT, *_TIMES)}}, separators=(",", ":"))
+    return _json({_KEY: dict(zip(_FACTS, _facts_of(event), strict=True))})
 
 
 def with_facts(jpeg: bytes, text: str) -> bytes:
@@ -106,7 +118,7 @@ def with_facts(jpeg: bytes, text: str) -> bytes:
     comment = text.encode()
     if not jpeg.startswith(_START) or len(comment) > MAX_FACTS:
         return jpeg
-    return b"".join([_START, _COMMENT, (len(comment) + 2).to_bytes(2, "big"), comment, jpeg[2:]])
+    return b"".join([_START, _COMMENT, (len(comment) + 2).to_bytes(2, "big"), comment, memoryview(jpeg)[2:]])
 
 
 def facts_in_image(path: Path) -> Mapping[str, Any]:
@@ -130,7 +142,7 @@ def facts_from_text(text: str | bytes) -> Mapping[str, Any]:
 def event_from_facts(facts: Mapping[str, Any]) -> EventRow | None:
     """Return the event that facts describe; None if they are incomplete or of wrong types."""
     try:
-        values = {name: facts[name] for name in (*_KEPT, *_TIMES)}
+        values = {name: facts[name] for name in _FACTS}
     except KeyError:
         return None
     numbers = ("run_epoch", "began_utc_ns", "began_scene_ns")

@@ -73,15 +73,19 @@ def write_file(path: Path, data: bytes) -> int:
     except FileNotFoundError:
         make_folder(path.parent)
         check_room(path.parent)
-    part = path.with_name(path.name + PART)
+    part = f"{path}{PART}"
     handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
+        try:
+            left = memoryview(data)
+            while left:
+                left = left[os.write(handle, left) :]
+        finally:
+            os.close(handle)
         os.replace(part, path)
     except OSError:
         with suppress(OSError):
-            part.unlink()
+            os.unlink(part)
         raise
     return len(data)
 

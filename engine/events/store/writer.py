@@ -148,13 +148,10 @@ class StoreWriter:
         return self._set_event(event_id, {"kept": int(kept)})
 
     def _set_event(self, event_id: str, values: dict[str, Any]) -> bool:
-        key = {"event_id": event_id}
         values = {**values, **self._change()}
         names = ", ".join(f"{name} = :{name}" for name in values)
-        if not self.database.execute("SELECT 1 FROM event WHERE event_id = :event_id", key):
-            return False
-        self._run(f"UPDATE event SET {names} WHERE event_id = :event_id", {**values, **key})
-        return True
+        statement = f"UPDATE event SET {names} WHERE event_id = :event_id"
+        return self.database.execute_many(statement, [{**values, "event_id": event_id}]) > 0
 
     def review(self, event_id: str, person: str, at_utc_ns: int | None) -> None:
         """Record whether a person has seen an event."""
