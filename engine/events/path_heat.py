@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import zlib
 from collections.abc import Sequence
 
@@ -38,25 +40,34 @@ def add_paths(grids: Sequence[Grid], rows: Sequence[TrackRow], spans: Sequence[t
         spans: for each path, the span of wall clock (UTC ns) in which it counts.
     """
     seconds, boxes, counts = unpack_all([row.path for row in rows])
-    ends = np.cumsum(counts)
-    lasts = [float(seconds[end - 1]) if count else 0.0 for count, end in zip(counts, ends.tolist(), strict=True)]
-    lows = [max((low - row.began_utc_ns) / NS_PER_S, 0.0) for row, (low, _) in zip(rows, spans, strict=True)]
-    highs = [(high - row.began_utc_ns) / NS_PER_S for row, (_, high) in zip(rows, spans, strict=True)]
-    first = np.array(lows) + STEP_S / 2
-    samples = np.ceil((np.minimum(highs, lasts) - first) / STEP_S).clip(min=0).astype(np.intp)
-    samples[np.array(counts) == 0] = 0
-    path_of = np.repeat(np.arange(len(rows)), samples)
-    step = np.arange(len(path_of)) - np.repeat(np.cumsum(samples) - samples, samples)
-    apart = np.cumsum([0.0, *(last + 1.0 for last in lasts)])[:-1]  # the paths, one after the other
-    seconds, at = seconds + np.repeat(apart, counts), first[path_of] + STEP_S * step + apart[path_of]
-    before = np.maximum(np.searchsorted(seconds, at, side="right") - 1, (ends - counts)[path_of])
-    seen = boxes[before, 3] > 0
+    ends = list(itertools.accumulate(counts))
+    lasts = [seconds.item(end - 1) if count else 0.0 for count, end in zip(counts, ends, strict=True)]
+    firsts, samples, apart, before = [], [], [], 0.0
+    for row, (low, high), last, count in zip(rows, spans, lasts, counts, strict=True):
+        first = max((low - row.began_utc_ns) / NS_PER_S, 0.0) + STEP_S / 2
+        until = min((high - row.began_utc_ns) / NS_PER_S, last)
+        firsts.append(first)
+        samples.append(max(math.ceil((until - first) / STEP_S), 0) if count else 0)
+        apart.append(before)  # the paths, one after the other
+        before += last + 1.0
+    total = sum(samples)
+    if not total:
+        return
+    path_of = np.arange(len(rows)).repeat(samples)
+    begins = np.array([0, *itertools.accumulate(samples)])
+    step = np.arange(total) - begins[path_of]
+    shift = np.array(apart)
+    seconds = seconds + shift.repeat(counts)
+    at = np.array(firsts)[path_of] + STEP_S * step + shift[path_of]
+    least = np.array(ends) - counts
+    before_at = np.maximum(seconds.searchsorted(at, side="right") - 1, least[path_of])
+    seen = boxes[before_at, 3] > 0
     at, path_of = at[seen], path_of[seen]
     if not len(at):
         return
     x, y = np.interp(at, seconds, boxes[:, 0]), np.interp(at, seconds, boxes[:, 1])
-    column = (x * COLUMNS).astype(np.intp).clip(0, COLUMNS - 1)
-    cell = (y * ROWS).astype(np.intp).clip(0, ROWS - 1) * COLUMNS + column
+    column = np.minimum((x * COLUMNS).astype(np.intp), COLUMNS - 1)
+    cell = np.minimum((y * ROWS).astype(np.intp), ROWS - 1) * COLUMNS + column
     for grid in {id(grid): grid for grid in grids}.values():
         own = np.array([other is grid for other in grids])
         np.add.at(grid, cell[own[path_of]], STEP_S)

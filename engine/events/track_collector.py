@@ -156,7 +156,10 @@ class TrackCollector:
         """Return a job for the tracks that have ended, or are gone, and for long pieces."""
         self._sort_in()
         ended, self._ended = self._ended, []
-        pieces = [piece for event in ended for piece in self._end(event.track_id, event)]
+        lasts = self._shares(np.array([event.xyxy for event in ended], np.float32).reshape(-1, 4))
+        pieces = [
+            piece for at, event in enumerate(ended) for piece in self._end(event.track_id, event, lasts[at : at + 1])
+        ]
         for track_id, track in list(self._tracks.items()):
             if scene_ns - track.path.last_ns > FORGET_NS:
                 pieces += self._end(track_id)
@@ -168,15 +171,14 @@ class TrackCollector:
     def _jobs(self, pieces: Sequence[_Piece]) -> list[Job]:
         return [Job(_Storing(pieces, self._heat), is_droppable=True)] if pieces else []
 
-    def _end(self, track_id: int, event: TrackEvent | None = None) -> list[_Piece]:
-        """Return the last piece of a track, or nothing if it has no samples."""
+    def _end(self, track_id: int, event: TrackEvent | None = None, last: Floats | None = None) -> list[_Piece]:
+        """Return the last piece of a track, or nothing if it has no samples; `last` is the (1, 4) box of the event."""
         track = self._tracks.pop(track_id, None)
         if track is None:
             return []
-        if event is not None:
+        if event is not None and last is not None:
             track.score_sum, track.hits, track.class_id = event.mean_score, 1, event.class_id
             if event.last_seen_ns > track.path.last_ns:  # samples missed the last detection
-                last = self._shares(np.array([event.xyxy], np.float32))
                 track.path.add(np.array([event.last_seen_ns], np.int64), last)
         return [self._piece(track_id, track, is_last=True)]
 
