@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import itertools
+import math
 import pkgutil
 import random
 import re
@@ -20,6 +21,7 @@ MENTION = re.compile(r"\b(?:re|regex)\b")
 SMALL, LARGE = 1_000, 8_000
 MAX_GROWTH = 4 * LARGE / SMALL  # a quadratic one grows by the square: sixteen times this
 NOISE_S = 2e-3
+TOO_SLOW_S = 0.05  # for the small text; linear patterns take less than a hundredth of this
 UNITS_FROM_A_PATTERN = 14
 
 
@@ -127,6 +129,8 @@ def _growth(pattern: re.Pattern[str], head: str, unit: str, tail: str) -> float:
     base = _cost(pattern, small)
     if base * (LARGE / SMALL) ** 2 < NOISE_S:
         return 0.0  # even if it were quadratic, the longest input that is let in would take no time
+    if base > TOO_SLOW_S:  # the large text would take minutes
+        return math.inf
     return _cost(pattern, large) / max(base, NOISE_S / MAX_GROWTH)
 
 
@@ -136,7 +140,7 @@ def _worst(pattern: re.Pattern[str]) -> tuple[float, str, str, str]:
     worst = (0.0, "", "", "")
     for unit, head, tail in itertools.product(units, ("", units[0], '"', "a://"), ("", "\x00")):
         growth = _growth(pattern, head, unit, tail)
-        if growth > MAX_GROWTH:  # a busy machine can do this once
+        if MAX_GROWTH < growth < math.inf:  # a busy machine can do this once
             growth = min(growth, _growth(pattern, head, unit, tail), _growth(pattern, head, unit, tail))
         worst = max(worst, (growth, head, unit, tail))
         if growth > MAX_GROWTH:

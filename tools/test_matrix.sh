@@ -19,7 +19,7 @@ SUITE=${SUITE-"tests/contract tests/wire tests/subscriber tests/tracking tests/i
 # The tests' own tools, without those that raise the minimum of a dependency (trackers and scipy need numpy 2).
 TOOLS="pytest pytest-timeout pytest-xdist hypothesis jsonschema onnx psutil"
 WORK=${WORK:-.venv-matrix}
-export UV_LINK_MODE=copy
+export UV_LINK_MODE=${UV_LINK_MODE:-copy}
 
 uv() { "$WORK/uv/bin/uv" "$@"; }
 
