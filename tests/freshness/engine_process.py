@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,11 +119,21 @@ def frames(subscriber: Subscriber, seconds: float) -> Iterator[FrameMessage | No
             yield None
 
 
-def watch(subscriber: Subscriber, growth: Growth, ages: Ages, seconds: float) -> Iterator[tuple[float, float]]:
-    """Record ages and samples for a time; yield the seconds since the start and the engine's MB every second."""
+def watch(
+    subscriber: Subscriber,
+    growth: Growth,
+    ages: Ages,
+    seconds: float,
+    note: Callable[[FrameMessage], None] = lambda message: None,
+) -> Iterator[tuple[float, float]]:
+    """Record ages and samples for a time; yield the seconds since the start and the engine's MB every second.
+
+    `note` receives each frame message.
+    """
     for message in frames(subscriber, seconds):
         if message is not None:
             ages.add(message.latency_ms)
+            note(message)
             continue
         growth.sample()
         elapsed_s, rss_mb = growth.samples[-1][:2]
