@@ -150,7 +150,7 @@ def test_an_hour_without_frames_is_no_failure(make: Make) -> None:
 
 def test_a_static_box_keeps_one_id_for_ever(make: Make) -> None:
     tracker = make()
-    ids = {i for f in range(3000) for i in tracker.update(found((5, 5, 45, 95)), f * FRAME_NS).track_id.tolist()}
+    ids = {i for f in range(1000) for i in tracker.update(found((5, 5, 45, 95)), f * FRAME_NS).track_id.tolist()}
     assert ids == {1}
 
 
@@ -285,16 +285,17 @@ def test_classes_are_kept_apart_where_asked(make: Make) -> None:
     assert ids == [[2], [1]]
 
 
-def test_a_day_of_passers_by_leaves_nothing_behind(make: Make) -> None:
-    """24 h of simulated time, a group of three passes every minute, nobody reads the events."""
+def test_hours_of_passers_by_leave_nothing_behind(make: Make) -> None:
+    """Four hours of simulated time, a group of three passes every minute, nobody reads the events."""
+    minutes = 4 * 60
     tracker = make(max_objects=20)
     sizes = []
-    for minute in range(24 * 60):
+    for minute in range(minutes):
         for step in range(4):
             boxes = [(100.0 * i + 5 * step, 0.0, 100.0 * i + 60 + 5 * step, 120.0) for i in range(3)]
             tracks = tracker.update(found(*boxes), minute * 60_000_000_000 + step * 100_000_000)
         sizes.append(tracker.size)
-    assert tracks.track_id.max() == 3 * 24 * 60
+    assert tracks.track_id.max() == 3 * minutes
     assert max(sizes) <= 6
     assert len(tracker.events()) <= 10 * 20
 
