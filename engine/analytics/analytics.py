@@ -23,7 +23,7 @@ from engine.analytics.rules.numbers import Numbers
 from engine.analytics.rules.schedule import minute_of_day, time_zone
 from engine.analytics.scene import Scene, checked_scene
 from engine.analytics.telling import Figures, Teller
-from engine.analytics.view import View
+from engine.analytics.view import Setup, View
 from engine.data import Tracks
 from engine.errors import ConfigError
 
@@ -79,6 +79,7 @@ class Analytics:
         self._scene = Scene((), (), self._settings["eligibility"], heat=heat, forget_s=forget_s)
         self._counters = Counters()
         self._teller = Teller(self._scene, self._counters)
+        self._setup: Setup | None = None
         self.class_names = tuple(class_names)
         self._zones: tuple[Zone, ...] = ()
         self._lines: tuple[Line, ...] = ()
@@ -104,6 +105,7 @@ class Analytics:
     def class_names(self, names: Sequence[str]) -> None:
         """Set the name of each class id."""
         self._teller.class_names = tuple(names)
+        self._setup = None
 
     @property
     def zones(self) -> tuple[Zone, ...]:
@@ -170,6 +172,7 @@ class Analytics:
         self._zones, self._lines = tuple(zones), tuple(lines)
         self._zone_names, self._line_names = tuple(zone_of), tuple(line_of)
         self._figures.forget()
+        self._setup = None
         self._scene.change(self._zones, self._lines)
         self._teller.take_places(self._zones, self._lines)
         self._counters.expect(zone_of, {line.name: line.directions for line in lines}, map(rule_name, rules))
@@ -330,7 +333,8 @@ class Analytics:
             self._scene.restore_spots(*self._restored, size_wh, now_s)
             self._restored = None
         self._scene.fit(size_wh)
-        self.source_is(live=True, captured_ns=captured_ns)
+        if self._blind_since_ns is not None:
+            self.source_is(live=True, captured_ns=captured_ns)
         if utc_ns is not None:
             self._reset_if_due(utc_ns)
 
@@ -350,37 +354,33 @@ class Analytics:
         self, tracks: Tracks, utc_ns: int | None, size_wh: Size, is_observed: bool, findings: list[Finding]
     ) -> View:
         now_ns, blind_ns = self._now_ns or 0, self._counters.blind_ns
-        figures = self._figures
-        figures.update(findings)
+        scene, setup = self._scene, self._setup
+        if setup is None or setup.size_wh != size_wh:
+            setup = self._setup = self._made_setup(size_wh)
+        self._figures.update(findings)
         return View(
             captured_ns=now_ns,
             utc_ns=utc_ns,
-            size_wh=size_wh,
             tracks=tracks,
-            objects=self._scene.objects(),
-            object_of_row=self._scene.object_of_row if len(tracks) else np.zeros(0, np.int64),
-            zones=self._zone_names,
-            lines=self._line_names,
-            class_names=self.class_names,
-            occupancy=figures.occupancy,
-            visits=figures.visits,
-            totals=figures.totals,
-            zone_corners=self._scene.zone_layout.corners,
-            line_vertices=self._scene.line_layout.vertices,
-            class_totals=figures.class_totals,
+            objects=scene.objects(),
+            object_of_row=scene.object_of_row if len(tracks) else np.zeros(0, np.int64),
+            setup=setup,
+            counts=self._figures.counts,
             since_utc_ns=self._counters.since_utc_ns,
             open=self._open,
-            rules=self._severities,
             blind_ns=blind_ns if self._blind_since_ns is None else blind_ns + now_ns - self._blind_since_ns,
             blind_since_ns=self._blind_since_ns,
             was_blind=self._was_blind,
             is_observed=is_observed,
             findings=tuple(findings),
-            heat_total=None if self._scene.heat is None else self._scene.heat.total(now_ns),
-            zone_changes=figures.zone_changes,
-            turnover=self._scene.turnover,
-            ended=self._scene.ended,
+            heat_total=None if scene.heat is None else scene.heat.total(now_ns),
+            turnover=scene.turnover,
+            ended=scene.ended,
         )
+
+    def _made_setup(self, size_wh: Size) -> Setup:
+        zones, lines = self._scene.zone_layout.corners, self._scene.line_layout.vertices
+        return Setup(size_wh, self._zone_names, self._line_names, self.class_names, zones, lines, self._severities)
 
     def _with_rules(self, view: View) -> View:
         """Evaluate the rules, and return the view with their findings."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.analytics.geometry import ZERO, Floats, cuts
+from engine.analytics.geometry import ZERO, Floats, cuts, set_pairs
 from engine.analytics.layout import LineLayout
 from engine.analytics.motion import last_boxes
 from engine.analytics.table import RING, Index, Paths, Rows
@@ -57,23 +57,21 @@ def step(rows: Rows, paths: Paths, index: Index, layout: LineLayout, tall: Float
         begins: whether some identity may have no side yet.
     """
     far = rows["l_far"]
-    signed = layout.signed(rows["box"])
+    signed = layout.signed(rows)
     product = signed * far
     further = product > far * far
     result = NOTHING
-    across = product < ZERO
-    if np.count_nonzero(across):
-        changes = [
-            (line, n)
-            for line, n in zip(*(at.tolist() for at in across.nonzero()), strict=True)
-            if abs(signed.item(line, n) - far.item(line, n)) >= max(2 * BAND * tall.item(n), LEAST_PX)
-        ]
-        if changes:
-            result = _changes(rows, paths, index, changes, layout)
-            further[tuple(zip(*changes, strict=True))] = True
+    changes = [
+        (line, n)
+        for line, n in set_pairs(product < ZERO)
+        if abs(signed.item(line, n) - far.item(line, n)) >= max(2 * BAND * tall.item(n), LEAST_PX)
+    ]
+    if changes:
+        result = _changes(rows, paths, index, changes, layout)
+        further[tuple(zip(*changes, strict=True))] = True
     if begins:
         further |= far == 0
-    np.copyto(far, signed, where=further)
+    np.putmask(far, further, signed)
     np.copyto(rows["l_point"], rows["point"][:, None], where=further)
     return result
 
@@ -87,7 +85,7 @@ def at_end(rows: Rows, paths: Paths, index: Index, layout: LineLayout) -> list[C
         index: (K,) rows whose path ends.
         layout: the lines in pixels.
     """
-    newest_s, box_s = rows["raw"][2, 4], rows["box_s"]
+    newest_s, box_s = rows["newest_s"], rows["box_s"]
     index = index[newest_s[index] > box_s[index]]
     if not len(index) or not len(layout):
         return []
@@ -96,7 +94,7 @@ def at_end(rows: Rows, paths: Paths, index: Index, layout: LineLayout) -> list[C
     ends["box_s"] = box_s[index] = newest_s[index]
     ends["seq"] += 1
     paths.add(index, ends["point"])
-    return step(ends, paths, index, layout, ends["box"][3] - ends["box"][1], begins=False).crossings
+    return step(ends, paths, index, layout, ends["bottom"] - ends["top"], begins=False).crossings
 
 
 def _changes(rows: Rows, paths: Paths, index: Index, changes: list[tuple[int, int]], layout: LineLayout) -> Step:
@@ -122,7 +120,7 @@ def _path(rows: Rows, n: int, paths: Paths, row: int, line: int) -> tuple[Floats
     """Return (4, K) boxes and (K,) times from the farthest point to the newest observation, thinned at the start."""
     seq, point = int(rows["seq"].item(n)), rows["l_point"][:, line, n]
     newer = np.arange(max(int(point.item(5)), seq - RING + 1), seq) % RING
-    path = np.concatenate((point[:5, None], paths.boxes[:, newer, row]), axis=1)
+    path = np.concatenate((point[:5, None], paths.boxes[:, newer, paths.slot[row]]), axis=1)
     return path[:4], path[4]
 
 

@@ -14,16 +14,36 @@ Points = list[tuple[float, float]]
 
 ON_EDGE_PX = 1e-6
 """A point this close to an edge lies on it; far below measurement noise, far above float64 rounding."""
-ZERO, HALF = np.zeros(()), np.full((), 0.5)
+ZERO, HALF, ONE = np.zeros(()), np.full((), 0.5), np.ones(())
 """As arrays: an operation on a few numbers takes a third less time with them than with plain numbers."""
 _FLAT_PX = 1e-9
 _SHARPEST = 1e-6
 """Limits how far the tip of a sharp corner is moved: a thousand times as far as an edge."""
 
 
+def any_of(flags: Flags) -> bool:
+    """Return whether any flag is set; on the flags of a frame, ten times as fast as `flags.any()`."""
+    return 1 in flags.tobytes()
+
+
+def all_of(flags: Flags) -> bool:
+    """Return whether all flags are set."""
+    return 0 not in flags.tobytes()
+
+
+def set_pairs(flags: Flags) -> list[tuple[int, int]]:
+    """Return the row and column of each flag of an (M, N) matrix that is set; fast if they are few."""
+    pairs, encoded, columns = [], flags.tobytes(), flags.shape[1]
+    at = encoded.find(1)
+    while at >= 0:
+        pairs.append(divmod(at, columns))
+        at = encoded.find(1, at + 1)
+    return pairs
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Polygons:
-    """Z closed polygons, each padded to E edges with zero-length edges.
+    """Z closed polygons, each padded to E edges, a power of 2, with zero-length edges.
 
     Attributes:
         start: (E, Z, 2) start of each edge.
@@ -53,10 +73,13 @@ class Polygons:
             point: (3, N) x and y in pixels, and 1.
         """
         edges, count, _ = self.start.shape
-        is_less = np.signbit(self.measures @ point).reshape(2 * edges + 1, count, point.shape[1])
+        is_less = np.signbit(self.measures.dot(point)).reshape(2 * edges + 1, count, point.shape[1])
         crossed = is_less[1 : edges + 1] != is_less[:edges]  # one end above the point, the other not
         crossed &= is_less[edges + 1 :]  # left of the edge
-        inside: Flags = np.not_equal.reduce(crossed, axis=0)
+        while len(crossed) > 1:  # faster than `reduce`
+            half = len(crossed) // 2
+            crossed = crossed[:half] != crossed[half:]
+        inside: Flags = crossed[0]
         return inside
 
     def is_beyond(self, polygon: int, x: float, y: float, distance: float) -> bool:
@@ -87,8 +110,8 @@ class Polygons:
 
 
 def _edges(polygons: list[Floats]) -> tuple[Floats, Floats]:
-    """Return (E, Z, 2) starts and vectors of the edges of Z polygons, padded with zero-length edges."""
-    edges = max((len(points) for points in polygons), default=1)
+    """Return (E, Z, 2) starts and vectors of the edges of Z polygons, padded with zero-length edges to a power of 2."""
+    edges = 1 << (max((len(points) for points in polygons), default=1) - 1).bit_length()
     start = np.zeros((edges, len(polygons), 2))
     end = np.zeros_like(start)
     for number, points in enumerate(polygons):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Container
 from dataclasses import dataclass
+from operator import sub
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.analytics.geometry import Flags, Floats
+from engine.analytics.geometry import Flags, Floats, all_of, any_of
 from engine.analytics.motion import SHORTEST_S, feet
 from engine.analytics.table import Index, Rows
 from engine.boxes import iou_matrix
@@ -85,7 +87,7 @@ class Eligibility:
         if has_parked and self.ignore_parked:
             eligible &= ~rows["parked"]
         if self.min_height is not None or self.max_height is not None:
-            share = (rows["box"][3] - rows["box"][1]) / frame_height
+            share = (rows["bottom"] - rows["top"]) / frame_height
             eligible &= (share >= (self.min_height or 0)) & (share <= (self.max_height or np.inf))
 
 
@@ -97,11 +99,12 @@ def note_observed(rows: Rows, class_id: Floats, score: Floats) -> None:
         class_id: (N,) of the detections.
         score: (N,) of the detections.
     """
-    rows["score"] = score
+    rows["score"][:] = score
     same = rows["class_id"] == class_id
-    if np.count_nonzero(same) == len(same):
-        weights = rows["weights"]
-        weights += score
+    if all_of(same):
+        weight, total = rows["class_weight"], rows["score_sum"]
+        weight += score
+        total += score
         return
     rows["score_sum"] += score
     weight = rows["class_weight"] + np.where(same, score, -score)
@@ -109,7 +112,7 @@ def note_observed(rows: Rows, class_id: Floats, score: Floats) -> None:
     rows["class_weight"] = np.abs(weight)
 
 
-def shadows(box: Floats, class_id: Floats, score: Floats, width: list[float]) -> Flags | None:
+def shadows(box: Floats, class_id: Floats, score: Floats, edges: list[list[float]]) -> Flags | None:
     """Return (N,) bool, which of (4, N) boxes are a second box on part of the same object; None if there are none.
 
     A shadow is the smaller of two boxes of one class whose left, right, and upper or lower edges agree within 10 % of
@@ -119,45 +122,39 @@ def shadows(box: Floats, class_id: Floats, score: Floats, width: list[float]) ->
         box: (4, N) pixels.
         class_id: (N,).
         score: (N,).
-        width: of each box.
+        edges: the four rows of `box` as lists.
     """
-    if len(width) < 2:
+    left, _, right, _ = edges
+    if len(left) < 2:
         return None
-    left, reach = box[0], SHADOW_SHARE * max(width)
-    order = left.argsort()
-    in_order = left.take(order)
-    begins = (in_order[1:] - in_order[:-1] <= reach).nonzero()[0]
-    if not len(begins):
-        return None
-    if len(width) <= FEW:
-        parts = _parts_of_few(box, class_id, score, order.tolist(), begins.tolist(), reach)
+    reach = SHADOW_SHARE * max(map(sub, right, left))
+    if len(left) <= FEW:
+        parts = _parts_of_few(class_id, score, edges, reach)
         if not parts:
             return None
-        result = np.zeros(len(width), np.bool_)
+        result = np.zeros(len(left), np.bool_)
         result[parts] = True
         return result
-    one, two = _near(left, box[2], reach)
-    size = (box[2] - left) * (box[3] - box[1])
+    one, two = _near(box[0], box[2], reach)
+    size = (box[2] - box[0]) * (box[3] - box[1])
     whole = np.where(size[one] > size[two], one, two)
     return _are_parts(box, class_id, score, np.where(whole == one, two, one), whole)
 
 
-def _parts_of_few(
-    box: Floats, class_id: Floats, score: Floats, order: list[int], begins: list[int], reach: float
-) -> list[int]:
+def _parts_of_few(class_id: Floats, score: Floats, edges: list[list[float]], reach: float) -> list[int]:
     """Return which boxes are a shadow of another; for a few boxes, plain numbers are faster than columns.
 
     Args:
-        box: (4, N) pixels.
         class_id: (N,).
         score: (N,).
-        order: of the left edges.
-        begins: positions in `order` whose next left edge is less than `reach` away.
+        edges: left, top, right and bottom of the boxes.
         reach: largest distance between the edges of two boxes that may be shadows of each other.
     """
-    left, top, right, bottom = box.tolist()
+    left, top, right, bottom = edges
+    order, ordered = sorted(range(len(left)), key=left.__getitem__), sorted(left)
+    gaps = map(sub, ordered[1:], ordered)
     parts = []
-    for at in begins:
+    for at in [at for at, gap in enumerate(gaps) if gap <= reach]:
         first = order[at]
         for second in order[at + 1 :]:
             if left[second] - left[first] > reach:
@@ -183,7 +180,7 @@ def _parts_of_few(
 
 def _near(left: Floats, right: Floats, reach: float) -> tuple[Index, Index]:
     """Return the pairs of boxes whose left and right edges are closer than `reach`, in order of the left edges."""
-    order = left.argsort()
+    order = left.argsort(kind="stable")
     sorted_left, sorted_right = left[order], right[order]
     pairs = [(order[:0], order[:0])]
     for apart in range(1, len(left)):
@@ -201,14 +198,14 @@ def _are_parts(box: Floats, class_id: Floats, score: Floats, part: Index, whole:
     wide, tall = (SHADOW_SHARE * (box[side + 2, whole] - box[side, whole]) for side in (0, 1))
     shadow = (off[0] <= wide) & (off[2] <= wide) & (np.minimum(off[1], off[3]) <= tall)
     shadow &= (class_id[part] == class_id[whole]) & (score[part] <= score[whole] + SHADOW_SCORE)
-    if not np.count_nonzero(shadow):
+    if not any_of(shadow):
         return None
     result = np.zeros(box.shape[1], np.bool_)
     result[part[shadow]] = True
     return result
 
 
-def stitched(rows: Rows, seen: Index, box: Floats, class_id: Floats, now_s: float) -> list[int]:
+def stitched(rows: Rows, taken: Container[int], box: Floats, class_id: Floats, now_s: float) -> list[int]:
     """Return, for each of N new tracks, the row of the identity that it continues, or -1.
 
     A new track continues an identity that was unobserved for at most 1.5 s if it has the same class and a similar
@@ -216,12 +213,12 @@ def stitched(rows: Rows, seen: Index, box: Floats, class_id: Floats, now_s: floa
 
     Args:
         rows: the whole table.
-        seen: (K,) rows of the identities observed on this frame.
+        taken: rows of the identities observed on this frame.
         box: (4, N) boxes of the new tracks, in pixels.
         class_id: (N,) their classes.
         now_s: time of the frame.
     """
-    count, taken = len(class_id), set(seen.tolist())
+    count = len(class_id)
     old = [
         row
         for row, last_s in enumerate(rows["present_s"].tolist())

@@ -10,7 +10,7 @@ import numpy as np
 from engine.analytics.geometry import HALF, ZERO, Flags, Floats, Polygons, signed_distances
 from engine.analytics.ground import Plane
 from engine.analytics.places import Anchor, Line, Size, Zone, unit_of
-from engine.analytics.table import Index
+from engine.analytics.table import Index, Rows
 
 ANCHOR_HEIGHT: dict[Anchor, float] = {"bottom_center": 1.0, "center": 0.5, "top_center": 0.0, "overlap": 1.0}
 """Position of the anchor below the top of the box, as a fraction of the box's height."""
@@ -21,6 +21,7 @@ LINE_BORDER = 0.01
 _LONGEST_EXIT = 0.05
 """An end is extended only if its line leaves the frame within this fraction of the longer side."""
 OVERLAP_INSIDE = 0.5
+_MOST_POINTS = 64
 MARGIN = 0.05
 """An object has left a zone only beyond this distance from the border, in heights of its box; for `overlap`, if less
 than the half by this fraction of its area is inside."""
@@ -75,7 +76,8 @@ class ZoneLayout:
 
     def __init__(self, zones: Sequence[Zone], first_wh: Size, frame_wh: Size) -> None:
         self.zones = tuple(zones)
-        self._size = np.array(frame_wh, float)[:, None]
+        self._width, self._height = np.array(frame_wh[0], float), np.array(frame_wh[1], float)
+        self._points: dict[tuple[int, int], Floats] = {}  # by group and count, to be reused
         self.corners = [_on_border(_pixels(zone, first_wh, frame_wh), frame_wh) for zone in zones]
         self.enter_s = np.array([zone.enter_s for zone in zones], float)
         self.leave_s = np.array([zone.leave_s for zone in zones], float)
@@ -94,30 +96,34 @@ class ZoneLayout:
         return len(self.zones)
 
     def locate(self, box: Floats, feet: Floats, tall: Floats) -> Location:
-        """Return where (4, N) boxes with (2, N) feet and (N,) heights are; beyond the frame counts as on its border."""
+        """Return where (4, N) boxes with (2, N) feet and (N,) heights are; beyond the frame counts as on its border.
+
+        The result is valid until the next call.
+        """
         if len(self._groups) == 1:
-            inside, measured = self._locate(*self._groups[0], box, feet, tall)
+            inside, measured = self._locate(0, box, feet, tall)
             return Location(inside, [measured], tall, self)
         inside, all_measured = np.zeros((len(self.zones), len(tall)), np.bool_), []
-        for (anchor, polygons), members in zip(self._groups, self._members, strict=True):
-            inside[members], measured = self._locate(anchor, polygons, box, feet, tall)
+        for group, members in enumerate(self._members):
+            inside[members], measured = self._locate(group, box, feet, tall)
             all_measured.append(measured)
         return Location(inside, all_measured, tall, self)
 
-    def _locate(
-        self, anchor: Anchor, polygons: Polygons, box: Floats, feet: Floats, tall: Floats
-    ) -> tuple[Flags, Floats]:
-        """Return (K, N) which boxes are inside the K polygons, and their (3, N) anchors or (K, N) shares inside."""
+    def _locate(self, group: int, box: Floats, feet: Floats, tall: Floats) -> tuple[Flags, Floats]:
+        """Return (K, N) which boxes are inside a group's polygons, and their (3, N) anchors or (K, N) shares inside."""
+        anchor, polygons = self._groups[group]
         if anchor == "overlap":
             share = polygons.covered_shares(box)
             return share >= OVERLAP_INSIDE, share
-        point = np.empty((3, len(tall)))
-        xy = point[:2]
-        np.maximum(feet, ZERO, out=xy)
-        if anchor != "bottom_center":
-            np.maximum(box[1] + tall * ANCHOR_HEIGHT[anchor], 0.0, out=xy[1])
-        np.minimum(xy, self._size, out=xy)
-        point[2] = 1.0
+        point = self._points.get((group, len(tall)))
+        if point is None:
+            if len(self._points) >= _MOST_POINTS:
+                self._points.clear()
+            point = self._points[group, len(tall)] = np.ones((3, len(tall)))
+        x, y = point[0], point[1]
+        height = feet[1] if anchor == "bottom_center" else box[1] + tall * ANCHOR_HEIGHT[anchor]
+        np.minimum(np.maximum(feet[0], ZERO, out=x), self._width, out=x)
+        np.minimum(np.maximum(height, ZERO, out=y), self._height, out=y)
         return polygons.inside(point), point
 
     def is_clear(self, zone: int, measured: Floats, n: int, tall: float) -> bool:
@@ -186,8 +192,8 @@ class LineLayout:
         by_x, by_y = -unit[:, 1], unit[:, 0]
         offset = -(by_x * ends[:, 0, 0] + by_y * ends[:, 0, 1])
         half, rise = by_x / 2, by_y * self._rise
-        self._by_box = np.stack((half, rise, half, by_y - rise), axis=1)
-        self._offset = offset[:, None]
+        nothing = np.zeros(len(lines))
+        self._by_column = np.stack((half, rise, half, by_y - rise, nothing, nothing, nothing, offset), axis=1)
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -199,11 +205,10 @@ class LineLayout:
         anchor[:, 1] = box[3] - (box[3] - box[1]) * self._rise[line]
         return anchor
 
-    def signed(self, box: Floats) -> Floats:
-        """Return (L, N) distances of the anchors of (4, N) boxes from each line in pixels, positive on its right."""
-        signed: Floats = self._by_box @ box
-        signed += self._offset
+    def signed(self, rows: Rows) -> Floats:
+        """Return (L, N) distances of the anchors of N boxes from each line in pixels, positive on its right."""
+        signed: Floats = self._by_column.dot(rows["affine"])
         for line in self._bent:
-            anchor = self.anchors(box, line)
+            anchor = self.anchors(rows["box"], line)
             signed[line] = signed_distances(self.vertices[line], anchor[:, 0], anchor[:, 1])
         return signed

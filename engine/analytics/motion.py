@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.analytics.geometry import HALF, Flags, Floats
+from engine.analytics.geometry import HALF, ONE, Flags, Floats, all_of, any_of
 from engine.analytics.ground import Plane, speeds
 from engine.analytics.table import GROUND_RING, Index, Paths, Rows
 
@@ -27,8 +27,8 @@ SHORTEST_S = 0.05
 """An object followed for less time has no velocity."""
 _ROUNDING_S = 1e-9
 _REST, _VELOCITY_S = np.full((), REST_HEIGHTS), np.full((), VELOCITY_S)
-_DIAGONAL = 1.5
-"""Feet move by less than this times the largest move of an edge."""
+_MARGIN = 1.01
+"""Far more than rounding can change: no feet move by more than the root of the sum of all squares times this."""
 
 
 def feet(box: Floats) -> Floats:
@@ -43,7 +43,7 @@ def believable(rows: Rows, box: Floats, now_s: float, *, least_tall: float, leas
     """Return (N,) bool, which observations are physically plausible steps; None: all. The others are ignored.
 
     The third jump in a row is accepted: it begins a new path, and the jump itself crosses no line. The first
-    observation of a path is always plausible, as `raw` holds none before it.
+    observation of a path is always plausible, as no box is known before it.
 
     Args:
         rows: columns of the N observed identities.
@@ -52,17 +52,17 @@ def believable(rows: Rows, box: Floats, now_s: float, *, least_tall: float, leas
         least_tall: height of the lowest box.
         least_s: shortest time since the previous observations.
     """
-    before = rows["raw"][2]
-    step = box - before[:4]
-    farthest = float(np.maximum.reduce(np.abs(step), None))
-    if _DIAGONAL * farthest < least_tall * (JUMP_HEIGHTS + JUMP_HEIGHTS_PER_S * least_s):
+    step = box - rows["newest_box"]
+    every = step.ravel()
+    least = least_tall * (JUMP_HEIGHTS + JUMP_HEIGHTS_PER_S * least_s)
+    if _MARGIN * every.dot(every) < least * least:
         rows["jumps"].fill(0.0)
         return None
     step[0] += step[2]
     across, down = step[0], step[3]
-    reach = (box[3] - box[1]) * (JUMP_HEIGHTS + JUMP_HEIGHTS_PER_S * (now_s - before[4]))
+    reach = (box[3] - box[1]) * (JUMP_HEIGHTS + JUMP_HEIGHTS_PER_S * (now_s - rows["newest_s"]))
     jumped = across * across * 0.25 + down * down > reach * reach
-    if not np.count_nonzero(jumped):
+    if not any_of(jumped):
         rows["jumps"].fill(0.0)
         return None
     jumps = np.where(jumped, rows["jumps"] + 1, 0)
@@ -77,7 +77,8 @@ def begin_path(rows: Rows, index: Index) -> None:
     for column in ("seq", "ground_count", "l_far"):
         rows[column][..., index] = 0
     rows["gap_seq"][index] = -1
-    rows["raw"][:, 4, index] = -np.inf
+    for column in ("oldest_s", "middle_s", "newest_s"):
+        rows[column][index] = -np.inf
 
 
 class Pose(NamedTuple):
@@ -102,50 +103,53 @@ def advance(rows: Rows, box: Floats, now_s: float, *, third_s: float, begins: bo
         third_s: time of the last frame with observations but one; an object's last three span at least that long.
         begins: whether a path may begin among them.
     """
-    raw, placed, counts = rows["raw"], rows["placed"], rows["counts"]
-    oldest, middle, newest = raw[0], raw[1], raw[2]
-    oldest[...] = middle
-    middle[...] = newest
-    newest[:4] = box
-    newest[4] = now_s
-    counts += 1
+    oldest, middle, newest = rows["oldest"], rows["middle"], rows["newest"]
+    placed, counts = rows["placed"], rows["counts"]
+    oldest[:] = middle
+    middle[:] = newest
+    rows["newest_box"][:] = box
+    rows["newest_s"].fill(now_s)
+    counts += ONE
     limit_s = now_s - FILTER_S - _ROUNDING_S
     if third_s >= limit_s:
         low, high = np.minimum(oldest, middle), np.maximum(oldest, middle)
         np.minimum(high, newest, out=high)
-        filtered = oldest[4] >= limit_s
-        if np.count_nonzero(filtered) == len(filtered):
+        filtered = rows["oldest_s"] >= limit_s
+        if all_of(filtered):
             np.maximum(low, high, out=placed)
             return _note_motion(rows)
-        placed[...] = newest
+        placed[:] = newest
         np.copyto(placed, np.maximum(low, high), where=filtered)
     else:
-        placed[...] = newest
+        placed[:] = newest
     if begins:
-        _begin(rows, (counts[0] == 1).nonzero()[0])
+        _begin(rows, (rows["seq"] == ONE).nonzero()[0].tolist())
     return _note_motion(rows)
 
 
-def _begin(rows: Rows, new: Index) -> None:
-    """Set where a path begins; for a new object, set its start too."""
-    anchor, seconds = feet(rows["box"][:, new]), rows["box_s"][new]
-    fresh = rows["hits"][new] == 1
-    rows["start"][:, new[fresh]] = anchor[:, fresh]
-    for name in ("rest", "mark", "older"):
-        rows[name][:, new], rows[f"{name}_s"][new] = anchor, seconds
+def _begin(rows: Rows, new: list[int]) -> None:
+    """Set where paths begin; for a new object, set its start too. They are few."""
+    if not new:
+        return
+    anchors, seconds = feet(rows["box"]), rows["box_s"]
+    for n in new:
+        anchor, now_s = anchors[:, n], seconds[n]
+        if rows["hits"][n] == 1:
+            rows["start"][:, n] = anchor
+        for name, time in (("rest", "rest_s"), ("mark", "mark_s"), ("older", "older_s")):
+            rows[name][:, n], rows[time][n] = anchor, now_s
 
 
 def _note_motion(rows: Rows) -> Pose:
     """Update rest, marks, and whether each object has ever moved."""
-    box = rows["box"]
-    tall = box[3] - box[1]
+    tall = rows["bottom"] - rows["top"]
     here = np.empty((3, len(tall)))
-    np.add(box[0], box[2], out=here[0])
-    here[0] *= HALF
-    here[1:] = rows["placed"][3:]  # the lower edge, and the time
-    off_x, off_y, mark_age_s = here - rows["since"]
-    far = (np.hypot(off_x, off_y) > tall * _REST).nonzero()[0].tolist()
-    old = (mark_age_s >= _VELOCITY_S).nonzero()[0].tolist()
+    x = np.add(rows["left"], rows["right"], out=here[0])
+    x *= HALF
+    here[1:] = rows["lower"]  # the edge, and the time
+    off = here - rows["since"]
+    far = (np.hypot(off[0], off[1]) > tall * _REST).nonzero()[0].tolist()
+    old = (off[2] >= _VELOCITY_S).nonzero()[0].tolist()
     if far or old:
         _note_changes(rows, here, far, old)
     return Pose(here[:2], tall)
@@ -171,7 +175,7 @@ def _note_changes(rows: Rows, here: Floats, far: list[int], old: list[int]) -> N
             rest[:, n], rest_s[n] = here[:2, n], here[2, n]
             if not moved[n]:
                 way = here[:2, n] - rows["start"][:, n]
-                moved[n] = np.hypot(way[0], way[1]) > MOVED_HEIGHTS * (rows["box"][3, n] - rows["box"][1, n])
+                moved[n] = np.hypot(way[0], way[1]) > MOVED_HEIGHTS * (rows["bottom"][n] - rows["top"][n])
 
 
 def velocities(rows: Rows) -> Floats:
@@ -185,15 +189,15 @@ def last_boxes(rows: Rows) -> Floats:
 
     One bad box must not count, so no edge goes further from the filtered box than the object's velocity takes it.
     """
-    box, newest = rows["box"], rows["raw"][2]
-    step = np.tile((newest[4] - rows["box_s"]) * velocities(rows), (2, 1))
-    believed: Floats = box + np.clip(newest[:4] - box, np.minimum(step, 0.0), np.maximum(step, 0.0))
+    box = rows["box"]
+    step = np.tile((rows["newest_s"] - rows["box_s"]) * velocities(rows), (2, 1))
+    believed: Floats = box + np.clip(rows["newest_box"] - box, np.minimum(step, 0.0), np.maximum(step, 0.0))
     return believed
 
 
 def on_ground(rows: Rows, paths: Paths, index: Index, now_s: float, planes: list[Plane | None]) -> None:
-    """Record where observed objects, (N,) rows in `paths`, stand on the first plane that covers them."""
-    anchor = feet(rows["raw"][2, :4]).T
+    """Record where observed objects, (N,) rows of the table, stand on the first plane that covers them."""
+    anchor = feet(rows["newest_box"]).T
     plane_of, metres = np.full(len(index), -1.0), np.full((len(index), 2), np.nan)
     for number, plane in enumerate(planes):
         if plane is None:
@@ -203,14 +207,16 @@ def on_ground(rows: Rows, paths: Paths, index: Index, now_s: float, planes: list
     count = np.where(rows["plane"] == plane_of, rows["ground_count"], 0) + 1
     rows["ground_count"] = np.minimum(count, GROUND_RING)
     rows["plane"], rows["metres"] = plane_of, metres.T
+    slot = paths.slot[index]
     for ring, newest in zip(paths.ground, (metres.T, np.full(len(index), now_s)), strict=True):
-        moved = ring[..., index]
+        moved = ring[..., slot]
         moved[..., :-1, :] = moved[..., 1:, :].copy()
         moved[..., -1, :] = newest
-        ring[..., index] = moved
+        ring[..., slot] = moved
 
 
 def ground_speeds(rows: Rows, paths: Paths) -> tuple[Floats, Floats]:
     """Return (M,) km/h and (M,) twice the standard error; NaN without a plane or with too short a history."""
     count = np.where(rows["plane"] >= 0, rows["ground_count"], 0)
-    return speeds(*paths.ground, count)
+    metres, seconds = paths.ground
+    return speeds(metres[..., paths.slot], seconds[..., paths.slot], count)

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from engine.analytics.geometry import Floats
+from engine.analytics.geometry import Floats, set_pairs
 from engine.analytics.layout import Location
 from engine.analytics.table import Index, Rows
 
@@ -38,12 +38,13 @@ def step(rows: Rows, index: Index, where: Location, *, enter_s: Floats, leave_s:
     is_in, is_moving = rows["z_in"], rows["z_moving"]
     active = where.inside != is_in
     active |= is_moving
-    if not np.count_nonzero(active):
+    pairs = set_pairs(active)
+    if not pairs:
         return []
     left: list[Visit] = []
     entered: list[Visit] = []
     inside, seconds, since, out = where.inside, rows["box_s"], rows["z_since"], rows["z_out"]
-    for zone, n in zip(*(at.tolist() for at in active.nonzero()), strict=True):
+    for zone, n in pairs:
         now_s, here, moving = seconds.item(n), inside.item(zone, n), is_moving.item(zone, n)
         if is_in.item(zone, n):
             if not moving:

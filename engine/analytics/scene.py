@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
+from operator import sub
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.analytics import crossing, presence
-from engine.analytics.geometry import ZERO, Flags, Floats
+from engine.analytics.geometry import ZERO, Flags, Floats, any_of
 from engine.analytics.heat import Heat
 from engine.analytics.identity import (
     SHADOW_S,
@@ -37,6 +39,7 @@ PARKED_EVERY_S = 0.5
 ROUNDING_S = 1e-9
 MOST_SCRATCH = 64
 NO_ROWS: Index = np.zeros(0, np.intp)
+NO_ROW = -1
 _FEW_NUMBERS: Index = np.arange(256)
 Row = int
 
@@ -70,14 +73,14 @@ class Changes:
 
 @dataclass(slots=True, eq=False)
 class Seen:
-    """The observations of one frame: N rows.
+    """The N observations of one frame.
 
     Attributes:
         of_row: (N,) their rows in the tracks.
         box: (4, N) float64.
         class_id: (N,) float64.
         score: (N,) float64.
-        width: of each box.
+        edges: the four rows of `box` as lists.
         least_tall: height of the lowest box.
     """
 
@@ -85,13 +88,13 @@ class Seen:
     box: Floats
     class_id: Floats
     score: Floats
-    width: list[float]
+    edges: list[list[float]]
     least_tall: float
 
     def chosen(self, rows: Index | Flags) -> Seen:
         """Return some of the rows."""
         parts = self.of_row[rows], self.box[:, rows], self.class_id[rows], self.score[rows]
-        return Seen(*parts, self.width, self.least_tall)
+        return Seen(*parts, self.edges, self.least_tall)
 
 
 class Scene:
@@ -107,8 +110,7 @@ class Scene:
         self._size_wh: Size | None = None
         self._base_ns: int | None = None
         self._knows_detections = False
-        self._parked_s = NEVER_S
-        self._shadowed_s = NEVER_S
+        self._parked_s = self._shadowed_s = NEVER_S
         self._newest_s = NEVER_S  # first observation of the newest object
         self._seen_s = self._seen_before_s = NEVER_S  # the last two frames with observations
         self._scratch: dict[int, Rows] = {}
@@ -196,7 +198,7 @@ class Scene:
         """Process the tracks of one frame; `now_s` is a time returned by `seconds`."""
         ids = tracks.track_id.tolist()
         seen = self._seen(tracks, ids) if is_detected and not is_held else None
-        born = self._place_rows(tracks, ids, seen, now_s)
+        born = self._place_rows(ids, seen, now_s)
         if is_held:
             self.rows["present_s"][self.rows["row"] >= 0] = now_s
         if seen is None or not len(seen.of_row):
@@ -205,81 +207,88 @@ class Scene:
 
     def _seen(self, tracks: Tracks, ids: list[int]) -> Seen:
         """Return the observations of this frame; all valid rows count if the tracker never sets `detection_index`."""
-        box = np.array(tracks.xyxy.T, np.float64, order="C")
-        size, detected = box[2:] - box[:2], tracks.detection_index
+        box, detected = tracks.xyxy.T.astype(np.float64, order="C"), tracks.detection_index
         if not self._knows_detections:
-            self._knows_detections = bool((detected >= 0).any())
+            self._knows_detections = any_of(detected >= 0)
         if self._checked[0] != ids:
             self._checked = ids, len(set(ids)) == len(ids) and min(ids, default=0) >= 0
         class_id, score = tracks.class_id.astype(np.float64), tracks.score.astype(np.float64)
-        width, height = size.tolist()
+        left, top, right, bottom = edges = box.tolist()
+        width, height = list(map(sub, right, left)), list(map(sub, bottom, top))
         least_tall = min(height, default=1.0)
         # also False if a size is infinite or NaN
         valid = min(width, default=1.0) > 0 and least_tall > 0 and sum(width) + sum(height) < MOST_PX
         if valid and self._checked[1] and not (self._knows_detections and min(detected.tolist(), default=0) < 0):
-            return Seen(_numbers(len(ids)), box, class_id, score, width, least_tall)
+            return Seen(_numbers(len(ids)), box, class_id, score, edges, least_tall)
+        size = box[2:] - box[:2]
         usable = (detected >= 0) | (not self._knows_detections)
         usable &= (size.min(axis=0) > 0) & (size.max(axis=0) < MOST_PX) & (tracks.track_id >= 0)
         rows = usable.nonzero()[0]
         if len(set(tracks.track_id[rows].tolist())) != len(rows):
             rows = rows[np.sort(np.unique(tracks.track_id[rows], return_index=True)[1])]
-        width, height = size[:, rows].tolist()
-        return Seen(rows, box[:, rows], class_id[rows], score[rows], width, min(height, default=0.0))
+        box = box[:, rows]
+        return Seen(rows, box, class_id[rows], score[rows], box.tolist(), min(size[1, rows].tolist(), default=0.0))
 
-    def _place_rows(self, tracks: Tracks, ids: list[int], seen: Seen | None, now_s: float) -> list[Row]:
+    def _place_rows(self, ids: list[int], seen: Seen | None, now_s: float) -> list[Row]:
         """Find or create the identity of each row of the tracks, and return the rows that were stitched."""
         self._has_back = self._ids != ids
         if not self._has_back:
             return []
         self.turnover += 1
-        get = self.table.row_of.get
-        of_row = np.array([get(track_id, -1) for track_id in ids], np.int64)
-        is_known = of_row >= 0
-        continued: list[Row] = []
-        if seen is not None and len(seen.of_row) and not is_known.all():
-            fresh = ~is_known[seen.of_row]
-            if fresh.any():
-                old, new = of_row[seen.of_row[~fresh]], seen.chosen(fresh)
-                of_row[new.of_row], continued = self._born(tracks, new, old, now_s)
-                is_known = of_row >= 0
-        column = self.rows["row"]
-        np.less(column, ZERO, out=self.rows["absent"])
-        column.fill(-1)
-        at = is_known.nonzero()[0]
-        column[of_row[at]] = at
+        found = list(map(self.table.row_of.get, ids, repeat(NO_ROW)))
+        continued = self._born(ids, found, seen, now_s) if NO_ROW in found and seen is not None else []
+        rows, of_row = self.table.rows, np.array(found, np.int64)
+        column = rows["row"]
+        np.less(column, ZERO, out=rows["absent"])
+        column.fill(NO_ROW)
         self.object_of_row = of_row
-        self._ids = ids if len(at) == len(ids) else None
-        self._is_whole = len(ids) == self.rows.count and column.tolist() == list(range(len(ids)))
+        if NO_ROW in found:
+            self._ids, at = None, (of_row >= 0).nonzero()[0]
+            column[of_row[at]] = at
+        else:
+            self._ids = ids
+            column[of_row] = _numbers(len(ids))
+        self._is_whole = len(ids) == rows.count and found == list(range(len(ids)))
         self._due_s = NEVER_S
         return continued
 
-    def _born(self, tracks: Tracks, new: Seen, old: Index, now_s: float) -> tuple[NDArray[np.int64], list[Row]]:
-        """Return the table rows of new tracks, and those that continue an old identity."""
-        track_ids = tracks.track_id[new.of_row].tolist()
-        rows = np.array(stitched(self.rows, old, new.box, new.class_id, now_s), np.int64)
-        continued = rows[rows >= 0].tolist()
-        for row, track_id in zip(rows.tolist(), track_ids, strict=True):
-            if row >= 0:
+    def _born(self, ids: list[int], found: list[Row], seen: Seen, now_s: float) -> list[Row]:
+        """Set in `found` the table rows of new tracks, and return those that continue an old identity."""
+        observed = seen.of_row.tolist()
+        fresh = [n for n, at in enumerate(observed) if found[at] == NO_ROW]
+        if not fresh:
+            return []
+        new, new_ids = seen.chosen(np.array(fresh, np.intp)), [ids[observed[n]] for n in fresh]
+        rows = stitched(self.rows, {found[at] for at in observed}, new.box, new.class_id, now_s)
+        for track_id, row in zip(new_ids, rows, strict=True):
+            if row != NO_ROW:
                 self.table.rename(row, track_id)
                 self.rows["ended"][row] = False
-        self._late, self._begins = self.end_paths(np.array(continued, np.intp)), True
-        begin_path(self.rows, np.array(continued, np.intp))
-        unknown = (rows < 0).nonzero()[0]
-        if len(unknown):
-            rows[unknown] = self.table.add([track_ids[n] for n in unknown])
-            self._note_births(rows[unknown], new.chosen(unknown), now_s)
-        return rows, continued
+        continued = [row for row in rows if row != NO_ROW]
+        if continued:
+            self._late = self.end_paths(np.array(continued, np.intp))
+            begin_path(self.rows, np.array(continued, np.intp))
+        self._begins = True
+        unknown = [number for number, row in enumerate(rows) if row == NO_ROW]
+        if unknown:
+            added = self.table.add([new_ids[number] for number in unknown])
+            self._note_births(slice(added.start, added.stop), new.chosen(np.array(unknown, np.intp)), now_s)
+            for number, row in zip(unknown, added, strict=True):
+                rows[number] = row
+        for n, row in zip(fresh, rows, strict=True):
+            found[observed[n]] = row
+        return continued
 
-    def _note_births(self, index: Index, new: Seen, now_s: float) -> None:
+    def _note_births(self, born: slice, new: Seen, now_s: float) -> None:
         rows = self.rows
-        rows["first_s"][index] = rows["last_s"][index] = self._newest_s = now_s
-        rows["raw"][2, :4][:, index] = new.box
-        rows["class_id"][index] = new.class_id
+        rows["first_s"][born] = rows["last_s"][born] = self._newest_s = now_s
+        rows["newest_box"][:, born] = new.box
+        rows["class_id"][born] = new.class_id
         if not len(self.spots):
             return
         spots = self.spots.find(new.box)
-        rows["spot"][index] = spots
-        rows["parked"][index] = spots >= 0
+        rows["spot"][born] = spots
+        rows["parked"][born] = spots >= 0
         self._has_parked |= bool((spots >= 0).any())
         for number in spots[spots >= 0].tolist():
             self.spots.use(number, now_s)
@@ -288,7 +297,7 @@ class Scene:
         """Update the observed rows: take them out of the table, change them in place, put them back."""
         index = self.object_of_row if len(seen.of_row) == len(self.object_of_row) else self.object_of_row[seen.of_row]
         rows = self._taken(index)
-        is_shadow = shadows(seen.box, seen.class_id, seen.score, seen.width)
+        is_shadow = shadows(seen.box, seen.class_id, seen.score, seen.edges)
         if is_shadow is not None:
             rows["shadow_s"][is_shadow] = self._shadowed_s = now_s
         believed = believable(rows, seen.box, now_s, least_tall=seen.least_tall, least_s=now_s - self._seen_s)
@@ -301,29 +310,27 @@ class Scene:
         pose = self._follow(rows, index, seen, now_s)
         changes, self._late = Changes([], self._late, {}, born), []
         zones, lines = self.zone_layout, self.line_layout
-        if len(zones):
+        if self._zones:
             where = zones.locate(rows["box"], pose.feet, pose.tall)
             changes.visits = presence.step(rows, index, where, enter_s=zones.enter_s, leave_s=zones.leave_s)
-        if len(lines):
+        if self._lines:
             is_open = self._is_open or begins
             stepped = crossing.step(rows, self.table.paths, index, lines, pose.tall, begins=is_open)
             changes.crossings, changes.dithers = changes.crossings + stepped.crossings, stepped.dithers
-        self.rows.put(index, rows)
-        if len(lines) and is_open:
-            self._is_open = bool((self.rows["l_far"] == 0).any())
+        self.table.rows.put(index, rows)
+        if self._lines and is_open:
+            self._is_open = any_of(self.rows["l_far"] == 0)
         return changes
 
     def _taken(self, index: Index) -> Rows:
         """Return the columns of some objects: those of the table if they are all of it, else a copy."""
-        if self._is_whole and len(index) == self.rows.count:
-            return self.rows
-        rows = self._scratch.get(len(index))
-        if rows is not None:
-            return self.rows.take(index, rows)
-        if len(self._scratch) >= MOST_SCRATCH:
+        rows, count = self.table.rows, len(index)
+        if self._is_whole and count == rows.count:
+            return rows
+        if count not in self._scratch and len(self._scratch) >= MOST_SCRATCH:
             self._scratch.clear()
-        rows = self._scratch[len(index)] = self.rows.take(index)
-        return rows
+        taken = self._scratch[count] = rows.take(index, self._scratch.get(count))
+        return taken
 
     def _follow(self, rows: Rows, index: Index, seen: Seen, now_s: float) -> Pose:
         """Update the state of the observed objects, except for places."""
@@ -332,9 +339,9 @@ class Scene:
         note_observed(rows, seen.class_id, seen.score)
         pose = advance(rows, seen.box, now_s, third_s=self._seen_before_s, begins=self._begins)
         self._seen_s, self._seen_before_s, self._begins = now_s, self._seen_s, False
-        if len(self.line_layout):
+        if self._lines:
             paths.add(index, rows["point"])
-        if self._has_back and np.count_nonzero(rows["absent"]):
+        if self._has_back and any_of(rows["absent"]):
             back = rows["absent"] & (rows["hits"] > 1)
             rows["gap_seq"][back] = rows["seq"][back]
         if self._has_ground:
@@ -345,13 +352,9 @@ class Scene:
         if now_s - self._parked_s >= PARKED_EVERY_S:
             self._parked_s = now_s
             note_parked(rows, self.spots, now_s)
+        height, is_shadowed = self._size_wh[1], now_s - self._shadowed_s <= 2 * SHADOW_S
         self._eligibility.note(
-            rows,
-            self._size_wh[1],
-            now_s,
-            newest_s=self._newest_s,
-            is_shadowed=now_s - self._shadowed_s <= 2 * SHADOW_S,
-            has_parked=self._has_parked,
+            rows, height, now_s, newest_s=self._newest_s, is_shadowed=is_shadowed, has_parked=self._has_parked
         )
         return pose
 
@@ -371,16 +374,13 @@ class Scene:
         """Return the (K,) rows whose identity has ended, to be reported and then removed."""
         if now_s < self._due_s:
             return NO_ROWS
-        rows, over, due_s = self.rows, [], math.inf
-        absent = [row for row, at in enumerate(rows["row"].tolist()) if at < 0]
-        if absent:
-            present_s, ended = rows["present_s"].tolist(), rows["ended"].tolist()
-            for row in absent:
-                unseen_s = now_s - present_s[row]
-                if unseen_s > STITCH_S and (ended[row] or unseen_s > self._forget_s + ROUNDING_S):
-                    over.append(row)
-                lasts_s = STITCH_S if ended[row] else max(STITCH_S, self._forget_s)
-                due_s = min(due_s, present_s[row] + lasts_s)
+        rows, over, due_s = self.table.rows, [], math.inf
+        for row in (rows["row"] < ZERO).nonzero()[0].tolist():
+            present_s, is_ended = rows["present_s"].item(row), rows["ended"].item(row)
+            unseen_s = now_s - present_s
+            if unseen_s > STITCH_S and (is_ended or unseen_s > self._forget_s + ROUNDING_S):
+                over.append(row)
+            due_s = min(due_s, present_s + (STITCH_S if is_ended else max(STITCH_S, self._forget_s)))
         self._due_s = due_s - 1e-6
         return np.array(over, np.intp) if over else NO_ROWS
 
@@ -395,5 +395,5 @@ class Scene:
 
     def objects(self) -> Objects:
         """Return a copy of the state of each identity."""
-        rows = self.rows.frozen()
+        rows = self.table.rows.frozen()
         return Objects(rows, self._base_ns or 0, ground_speeds(rows, self.table.paths) if self._has_ground else None)

@@ -33,7 +33,7 @@ def columns_of(zones: int, lines: int) -> dict[str, tuple[int, Shape]]:
     `z_*` has one entry per zone, `l_*` one per line. An identity is outside a zone (neither `z_in` nor `z_moving`),
     entering it (`z_moving`), inside (`z_in`), or leaving it (both). `l_far` is the signed distance of the farthest
     point on the current side of a line, 0 before there is one; `l_point` is its box, time and observation number.
-    Neighbours of `GROUPS` must stay neighbours; those from `HIDDEN` on are not copied for a view.
+    Neighbours of `GROUPS` must stay neighbours; a view has a copy of the group `shown`, and of all flags.
     """
     return {
         "track_id": (_NUMBER, ()),
@@ -49,10 +49,14 @@ def columns_of(zones: int, lines: int) -> dict[str, tuple[int, Shape]]:
         "parked": (_FLAG, ()),
         "older_s": (_NUMBER, ()),  # an earlier position and its time, for the velocity
         "older": (_NUMBER, (2,)),
-        "box": (_NUMBER, (4,)),  # filtered
+        "left": (_NUMBER, ()),  # the filtered box
+        "top": (_NUMBER, ()),
+        "right": (_NUMBER, ()),
+        "bottom": (_NUMBER, ()),
         "box_s": (_NUMBER, ()),
         "seq": (_NUMBER, ()),  # observations of this path so far
         "hits": (_NUMBER, ()),  # believed observations so far
+        "one": (_NUMBER, ()),  # always 1, for the constant term of a linear function of a point
         "moved": (_FLAG, ()),
         "rest_s": (_NUMBER, ()),
         "plane": (_NUMBER, ()),
@@ -74,7 +78,12 @@ def columns_of(zones: int, lines: int) -> dict[str, tuple[int, Shape]]:
         "stood": (_FLAG, ()),  # its box is in the list of parked places
         "spot": (_NUMBER, ()),  # number of its parked spot, -1: none
         "jumps": (_NUMBER, ()),
-        "raw": (_NUMBER, (3, 5)),  # boxes and their times, the newest last
+        "oldest_box": (_NUMBER, (4,)),  # the last three boxes as observed, and their times
+        "oldest_s": (_NUMBER, ()),
+        "middle_box": (_NUMBER, (4,)),
+        "middle_s": (_NUMBER, ()),
+        "newest_box": (_NUMBER, (4,)),
+        "newest_s": (_NUMBER, ()),
         "gap_seq": (_NUMBER, ()),  # the observation that ended an absence
         "l_far": (_NUMBER, (lines,)),
         "l_point": (_NUMBER, (6, lines)),
@@ -83,14 +92,19 @@ def columns_of(zones: int, lines: int) -> dict[str, tuple[int, Shape]]:
     }
 
 
-HIDDEN = "rest"
 GROUPS = {
+    "shown": ("track_id", "z_out"),
     "who": ("track_id", "score"),
-    "weights": ("class_weight", "score_sum"),
     "seen_s": ("last_s", "present_s"),
     "place": ("older_s", "box_s"),
-    "placed": ("box", "box_s"),
-    "point": ("box", "seq"),
+    "box": ("left", "bottom"),
+    "lower": ("bottom", "box_s"),
+    "placed": ("left", "box_s"),
+    "point": ("left", "seq"),
+    "affine": ("left", "one"),
+    "oldest": ("oldest_box", "oldest_s"),
+    "middle": ("middle_box", "middle_s"),
+    "newest": ("newest_box", "newest_s"),
     "counts": ("seq", "hits"),
     "since": ("rest", "mark_s"),
     "marked": ("mark_s", "mark"),
@@ -100,7 +114,9 @@ GROUPS = {
 _AT_BIRTH: dict[str, float] = {
     **dict.fromkeys(("first_s", "last_s", "present_s", "shadow_s", "l_turns"), NEVER_S),
     **dict.fromkeys(("row", "spot", "gap_seq", "plane"), -1.0),
+    **dict.fromkeys(("oldest_s", "middle_s", "newest_s"), -np.inf),
     "metres": np.nan,
+    "one": 1.0,
 }
 
 
@@ -134,7 +150,6 @@ class Rows(dict[str, NDArray[Any]]):
     __slots__ = ("_at", "_blocks", "count")
 
     def __init__(self, at: dict[str, Place], blocks: Blocks) -> None:
-        super().__init__()
         self._at = at
         self._blocks = blocks
         self.count: int = blocks[0].shape[1]
@@ -166,9 +181,10 @@ class Rows(dict[str, NDArray[Any]]):
             block[:, index] = other
 
     def frozen(self) -> Rows:
-        """Return a read-only copy of the columns before `HIDDEN`."""
-        numbers, flags = self._blocks[0][: _first(self._at[HIDDEN][1])].copy(), self._blocks[1].copy()
-        numbers.flags.writeable = flags.flags.writeable = False
+        """Return a read-only copy of the columns in the group `shown` and of all flags."""
+        numbers, flags = self["shown"].copy(), self._blocks[1].copy()
+        numbers.setflags(write=False)
+        flags.setflags(write=False)
         return Rows(self._at, (numbers, flags))
 
     @property
@@ -176,10 +192,12 @@ class Rows(dict[str, NDArray[Any]]):
         """The numbers and the flags."""
         return self._blocks
 
-    def joined(self, other: Rows) -> Rows:
-        """Return the two tables concatenated."""
-        (numbers, flags), (more, more_flags) = self._blocks, other._blocks
-        return Rows(self._at, (np.concatenate((numbers, more), axis=1), np.concatenate((flags, more_flags), axis=1)))
+    def joined(self, new: Blocks, count: int) -> Rows:
+        """Return these objects and `count` equal new ones, whose blocks have one column."""
+        numbers, flags = (
+            np.concatenate((block, *[more] * count), axis=1) for block, more in zip(self._blocks, new, strict=True)
+        )
+        return Rows(self._at, (numbers, flags))
 
 
 @lru_cache(maxsize=32)
@@ -194,7 +212,6 @@ def _at_birth(zones: int, lines: int) -> tuple[dict[str, Place], Blocks]:
     rows = Rows(at, (np.zeros((numbers, 1)), np.zeros((flags, 1), np.bool_)))
     for column, value in _AT_BIRTH.items():
         rows[column] = value
-    rows["raw"][:, 4] = -np.inf
     return at, rows.blocks
 
 
@@ -205,79 +222,77 @@ def new_rows(zones: int, lines: int, count: int) -> Rows:
 
 
 class Ring:
-    """Past values of the table's objects: (…, K, M), with spare room so that objects can be added cheaply."""
+    """Past values of objects: (…, K, S) with one slot for each object."""
 
-    __slots__ = ("_all", "count")
+    __slots__ = ("values",)
 
     def __init__(self, *shape: int) -> None:
-        self._all = np.zeros((*shape, 8))
-        self.count = 0
+        self.values = np.zeros((*shape, 0))
 
     @property
-    def values(self) -> NDArray[np.float64]:
-        """(…, K, M), a view."""
-        return self._all[..., : self.count]
+    def flat(self) -> NDArray[np.float64]:
+        """The values with their last two axes flattened; a view."""
+        return self.values.reshape(*self.values.shape[:-2], -1)
 
-    @property
-    def flat(self) -> tuple[NDArray[np.float64], int]:
-        """The values with their last two axes flattened, spare room included, and the stride of K; do not keep them."""
-        return self._all.reshape(*self._all.shape[:-2], -1), self._all.shape[-1]
-
-    def add(self, born: int) -> None:
-        """Add objects, with zeros."""
-        first, self.count = self.count, self.count + born
-        if self.count > self._all.shape[-1]:
-            before, self._all = self._all, np.zeros((*self._all.shape[:-1], 2 * self.count))
-            self._all[..., :first] = before[..., :first]
-        self._all[..., first : self.count] = 0.0
-
-    def keep(self, index: Index) -> None:
-        """Forget all objects except those of (K,) rows."""
-        self._all[..., : len(index)] = self._all[..., index]
-        self.count = len(index)
+    def hold(self, slots: int) -> None:
+        """Make room for this many slots at least."""
+        before = self.values
+        held = before.shape[-1]
+        if slots > held:
+            self.values = np.zeros((*before.shape[:-1], max(slots, 2 * held, 8)))
+            self.values[..., :held] = before
 
 
 class Paths:
     """Past positions of the table's objects, in rings of K entries.
 
-    Boxes wait in a list before they are written to the ring, many frames at once. Ground positions are recorded from
-    the first time that they are read.
+    Each object has a slot in the rings, which does not change while it lives. Boxes wait in a list before they are
+    written, many frames at once. Ground positions are recorded from the first time that they are read.
     """
 
-    __slots__ = ("_boxes", "_ground", "_ground_s", "_waiting")
+    __slots__ = ("_boxes", "_freed", "_ground", "_ground_s", "_of_index", "_unused", "_used", "_waiting", "slot")
 
     def __init__(self) -> None:
+        self.slot: Index = np.zeros(0, np.intp)  # of each of the table's rows; replaced, never changed
         self._boxes = Ring(5, RING)  # filtered boxes and their times
-        self._waiting: list[tuple[Index, NDArray[np.float64]]] = []
         self._ground: Ring | None = None
         self._ground_s = Ring(GROUND_RING)
+        self._waiting: list[tuple[Index, NDArray[np.float64]]] = []  # slots and points
+        self._of_index: tuple[Index, Index, Index] | None = None  # rows, all slots, and the slots of the rows
+        self._used = 0  # number of slots
+        self._unused: list[int] = []  # slots without an object
+        self._freed: list[int] = []  # likewise, but boxes of objects that ended may be waiting for them
 
     @property
     def boxes(self) -> NDArray[np.float64]:
-        """(5, K, M) filtered boxes and their times; observation number n, from 0, is at n % K."""
+        """(5, K, S) filtered boxes and their times, by slot; observation number n, from 0, is at n % K."""
         if self._waiting:
-            index = np.concatenate([index for index, _ in self._waiting])
+            slot = np.concatenate([slot for slot, _ in self._waiting])
             points = np.concatenate([points for _, points in self._waiting], axis=1)
             self._waiting.clear()
-            slot = ((points[5] - 1) % RING).astype(np.intp)
-            flat, apart = self._boxes.flat
-            flat[:, slot * apart + index] = points[:5]
+            at = ((points[5] - 1) % RING).astype(np.intp)
+            self._boxes.flat[:, at * self._boxes.values.shape[-1] + slot] = points[:5]
+        self._unused += self._freed
+        self._freed.clear()
         return self._boxes.values
 
     @property
     def ground(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(2, K, M) positions in metres and (K, M) their times, the newest last."""
+        """(2, K, S) positions in metres and (K, S) their times, by slot, the newest last."""
         if self._ground is None:
             self._ground = Ring(2, GROUND_RING)
-            self._ground.add(self._boxes.count)
-            self._ground_s.add(self._boxes.count)
+            self._ground.hold(self._used)
+            self._ground_s.hold(self._used)
         return self._ground.values, self._ground_s.values
 
     def add(self, index: Index, point: NDArray[np.float64]) -> None:
         """Append one filtered box, its time and its number from 1, (6, N), for each object at `index`."""
         if len(self._waiting) >= RING:  # with more, two boxes of one object would share a place in the ring
             _ = self.boxes
-        self._waiting.append((index, point.copy()))
+        known = self._of_index
+        if known is None or known[0] is not index or known[1] is not self.slot:
+            known = self._of_index = index, self.slot, self.slot[index]
+        self._waiting.append((known[2], point.copy()))
 
     @property
     def _rings(self) -> list[Ring]:
@@ -285,14 +300,20 @@ class Paths:
 
     def bear(self, count: int) -> None:
         """Add new objects."""
+        if len(self._unused) < count and self._freed:
+            _ = self.boxes
+        while len(self._unused) < count:
+            self._unused.append(self._used)
+            self._used += 1
+        born = [self._unused.pop() for _ in range(count)]
+        self.slot = np.concatenate((self.slot, np.array(born, np.intp)))
         for ring in self._rings:
-            ring.add(count)
+            ring.hold(self._used)
 
     def keep(self, index: Index) -> None:
         """Forget all objects except those of (K,) rows."""
-        _ = self.boxes  # the waiting boxes refer to the old rows
-        for ring in self._rings:
-            ring.keep(index)
+        slot, self.slot = self.slot, self.slot[index]
+        self._freed += set(slot.tolist()).difference(self.slot.tolist())
 
     def stretch(self, by_box: NDArray[np.float64]) -> None:
         """Scale the boxes; `by_box` is (4, 1)."""
@@ -312,18 +333,17 @@ class Table:
     def __len__(self) -> int:
         return self.rows.count
 
-    def add(self, track_ids: list[int]) -> Index:
-        """Add one new identity per track id, and return their (K,) rows."""
+    def add(self, track_ids: list[int]) -> range:
+        """Add one new identity per track id, and return their K rows."""
         first, count = self.rows.count, len(track_ids)
-        born = new_rows(*self._places, count)
-        born["track_id"] = track_ids
-        born["identity"] = np.arange(self._next_identity, self._next_identity + count)
+        self.rows = rows = self.rows.joined(_at_birth(*self._places)[1], count)
+        rows["track_id"][first:] = track_ids
+        rows["identity"][first:] = range(self._next_identity, self._next_identity + count)
         self._next_identity += count
-        self.rows = self.rows.joined(born)
         self.paths.bear(count)
-        index = np.arange(first, first + count)
-        self.row_of.update(zip(track_ids, index.tolist(), strict=True))
-        return index
+        added = range(first, first + count)
+        self.row_of.update(zip(track_ids, added, strict=True))
+        return added
 
     def rename(self, row: int, track_id: int) -> None:
         """Assign the row of an identity to another track."""
@@ -358,8 +378,8 @@ class Table:
         by_box = np.array((by_x, by_y, by_x, by_y))[:, None]
         self.paths.stretch(by_box)
         self.rows["l_point"][:4] *= by_box[..., None]
-        self.rows["raw"][:, :4] *= by_box
-        self.rows["box"] *= by_box
+        for column in ("oldest_box", "middle_box", "newest_box", "box"):
+            self.rows[column] *= by_box
         for column in ("start", "rest", "mark", "older"):
             self.rows[column] *= by_box[:2]
         self.rows["l_far"] *= (by_x * by_y) ** 0.5

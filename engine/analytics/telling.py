@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from engine.analytics.geometry import Floats
 from engine.analytics.places import Line, Place, Zone
 from engine.analytics.scene import Changes, Scene
 from engine.analytics.table import Index
+from engine.analytics.view import Counts
 from engine.errors import ConfigError
 
 Facts = dict[str, Any]
@@ -90,9 +92,9 @@ class Teller:
     def _release(self, now_ns: int) -> list[Finding]:
         """Return the held findings of objects that are now eligible."""
         rows = self._scene.rows
-        told: list[Finding] = []
+        identities, told = rows["identity"].tolist(), list[Finding]()
         for identity in sorted(self._pending):
-            row = int(rows["identity"].searchsorted(identity))  # rows are in the order of birth
+            row = bisect_left(identities, identity)  # rows are in the order of birth
             if rows["eligible"].item(row):
                 for facts in self._pending.pop(identity):
                     told += self._count(row, facts, now_ns)
@@ -244,11 +246,7 @@ class Figures:
     def __init__(self, scene: Scene, counters: Counters, teller: Teller) -> None:
         self._scene, self._counters, self._teller = scene, counters, teller
         self._is_outdated = True
-        self.totals: dict[str, dict[str, int]] = {}
-        self.class_totals: dict[str, dict[str, dict[str, int]]] = {}
-        self.visits: dict[str, int] = {}
-        self.occupancy: dict[str, int] = {}
-        self.zone_changes: dict[str, int] = {}
+        self.counts = Counts()
 
     def forget(self) -> None:
         """Recompute everything for the next view."""
@@ -258,18 +256,26 @@ class Figures:
         """Bring up to date what the findings of a frame about places have changed."""
         if not (findings or self._is_outdated or self._counters.has_news):
             return
-        if self._counters.take_news() or self._is_outdated:
+        counters, teller = self._counters, self._teller
+        if counters.take_news() or self._is_outdated:
             self._is_outdated = False
-            self.totals, self.class_totals = self._counters.totals(), self._counters.by_class()
-            self.visits = {zone: counts.total() for zone, counts in self._counters.visits.items()}
-            self.occupancy = {zone: self._teller.inside(zone) for zone in self._teller.zone_changes}
-            self.zone_changes = dict(self._teller.zone_changes)
+            self.counts = Counts(
+                {zone: teller.inside(zone) for zone in teller.zone_changes},
+                {zone: counts.total() for zone, counts in counters.visits.items()},
+                counters.totals(),
+                counters.by_class(),
+                dict(teller.zone_changes),
+            )
             return
+        now = self.counts
+        totals, by_class, visits = now.totals, now.class_totals, now.visits
+        occupancy, changes = now.occupancy, now.zone_changes
         for place in {finding.place for finding in findings if finding.event == "line_crossed"}:
-            counts = self._counters.crossings[place]
-            self.totals = {**self.totals, place: {name: n.total() for name, n in counts.items()}}
-            self.class_totals = {**self.class_totals, place: {name: dict(n) for name, n in counts.items()}}
+            counts = counters.crossings[place]
+            totals = {**totals, place: {name: n.total() for name, n in counts.items()}}
+            by_class = {**by_class, place: {name: dict(n) for name, n in counts.items()}}
         for place in {finding.place for finding in findings if finding.event in ("zone_entered", "zone_left")}:
-            self.visits = {**self.visits, place: self._counters.visits[place].total()}
-            self.occupancy = {**self.occupancy, place: self._teller.inside(place)}
-            self.zone_changes = {**self.zone_changes, place: self._teller.zone_changes[place]}
+            visits = {**visits, place: counters.visits[place].total()}
+            occupancy = {**occupancy, place: teller.inside(place)}
+            changes = {**changes, place: teller.zone_changes[place]}
+        self.counts = Counts(occupancy, visits, totals, by_class, changes)

@@ -42,10 +42,7 @@ class One(NamedTuple):
 
 
 class Objects:
-    """The M known identities, including currently lost ones; read-only columns, ordered by birth.
-
-    Columns are created on first access.
-    """
+    """The M known identities, lost ones included, in the order of birth; read-only columns, made on first access."""
 
     def __init__(self, rows: Rows, base_ns: int, speeds: tuple[Floats, Floats] | None) -> None:
         self._rows = rows
@@ -196,67 +193,149 @@ class Objects:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class View:
-    """The scene of one source after one frame.
+class Setup:
+    """What a view shows of the configuration, the model and the frame size; shared by views until it changes.
 
     Attributes:
-        captured_ns: scene time of the frame.
-        utc_ns: wall clock of its capture; None if unknown.
         size_wh: size of the frame.
-        tracks: rows of the tracker.
-        objects: all known identities.
-        object_of_row: (N,) int64, index into `objects` for each row of `tracks`, -1 for a row without identity.
-        zones: names of the zones, in the order of the columns of `objects`.
+        zones: names of the zones, in the order of the columns of `Objects`.
         lines: names of the lines.
         class_names: name by class id.
         zone_corners: (V, 2) pixels of each zone.
         line_vertices: (V, 2) pixels of each line.
+        rules: severity of each rule by name.
+    """
+
+    size_wh: tuple[int, int]
+    zones: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
+    zone_corners: Sequence[Floats] = ()
+    line_vertices: Sequence[Floats] = ()
+    rules: Mapping[str, Severity] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Counts:
+    """The counts that a view shows; shared by views until one changes.
+
+    Attributes:
         occupancy: objects inside, by zone.
         visits: visits so far, by zone.
         totals: crossings so far, by line and direction.
         class_totals: the same by class.
+        zone_changes: a number for each zone, which changes when an object enters or leaves it.
+    """
+
+    occupancy: Mapping[str, int] = field(default_factory=dict)
+    visits: Mapping[str, int] = field(default_factory=dict)
+    totals: Totals = field(default_factory=dict)
+    class_totals: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
+    zone_changes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """The scene of one source after one frame; it also has the attributes of its `setup` and its `counts`.
+
+    Attributes:
+        captured_ns: scene time of the frame.
+        utc_ns: wall clock of its capture; None if unknown.
+        tracks: rows of the tracker.
+        objects: all known identities.
+        object_of_row: (N,) int64, index into `objects` for each row of `tracks`, -1 for a row without identity.
+        setup: size of the frame, places, classes and rules.
+        counts: occupancy and totals.
         since_utc_ns: wall clock at which the totals began; None if unknown.
         open: `begin` findings of all open episodes.
-        rules: severity of each rule by name.
         blind_ns: time without live frames so far.
         blind_since_ns: when the source stopped being live; None while it is live.
         was_blind: begin and end of the blind time that ended with this frame; None on all other frames.
         is_observed: the detector ran or nothing moved, so an absent object is gone or hidden, not merely unobserved.
         findings: findings of this frame.
         heat_total: what `heat` is computed from; None if heat is off.
-        zone_changes: a number for each zone, which changes when an object enters or leaves it.
         turnover: frames so far on which other objects were there than on the frame before.
         ended: objects that have ended so far.
     """
 
     captured_ns: int
     utc_ns: int | None
-    size_wh: tuple[int, int]
     tracks: Tracks
     objects: Objects
     object_of_row: NDArray[np.int64]
-    zones: tuple[str, ...]
-    lines: tuple[str, ...]
-    class_names: tuple[str, ...]
-    occupancy: Mapping[str, int]
-    visits: Mapping[str, int]
-    totals: Totals
-    zone_corners: Sequence[Floats] = ()
-    line_vertices: Sequence[Floats] = ()
-    class_totals: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
+    setup: Setup
+    counts: Counts = field(default_factory=Counts)
     since_utc_ns: int | None = None
     open: tuple[Finding, ...] = ()
-    rules: Mapping[str, Severity] = field(default_factory=dict)
     blind_ns: int = 0
     blind_since_ns: int | None = None
     was_blind: tuple[int, int] | None = None
     is_observed: bool = True
     findings: tuple[Finding, ...] = ()
     heat_total: HeatTotal | None = None
-    zone_changes: Mapping[str, int] = field(default_factory=dict)
     turnover: int = 0
     ended: int = 0
     _related: list[Relations] = field(default_factory=list, repr=False)
+
+    @property
+    def size_wh(self) -> tuple[int, int]:
+        """Size of the frame."""
+        return self.setup.size_wh
+
+    @property
+    def zones(self) -> tuple[str, ...]:
+        """Names of the zones, in the order of the columns of `objects`."""
+        return self.setup.zones
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Names of the lines."""
+        return self.setup.lines
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name by class id."""
+        return self.setup.class_names
+
+    @property
+    def zone_corners(self) -> Sequence[Floats]:
+        """(V, 2) pixels of each zone."""
+        return self.setup.zone_corners
+
+    @property
+    def line_vertices(self) -> Sequence[Floats]:
+        """(V, 2) pixels of each line."""
+        return self.setup.line_vertices
+
+    @property
+    def rules(self) -> Mapping[str, Severity]:
+        """Severity of each rule by name."""
+        return self.setup.rules
+
+    @property
+    def occupancy(self) -> Mapping[str, int]:
+        """Objects inside, by zone."""
+        return self.counts.occupancy
+
+    @property
+    def visits(self) -> Mapping[str, int]:
+        """Visits so far, by zone."""
+        return self.counts.visits
+
+    @property
+    def totals(self) -> Totals:
+        """Crossings so far, by line and direction."""
+        return self.counts.totals
+
+    @property
+    def class_totals(self) -> Mapping[str, Mapping[str, Mapping[str, int]]]:
+        """Crossings so far, by line, direction and class."""
+        return self.counts.class_totals
+
+    @property
+    def zone_changes(self) -> Mapping[str, int]:
+        """A number for each zone, which changes when an object enters or leaves it."""
+        return self.counts.zone_changes
 
     @property
     def heat(self) -> NDArray[np.float64] | None:

@@ -53,6 +53,22 @@ def test_there_and_back_are_two_crossings() -> None:
     assert _counts(analytics) == (3, 3)
 
 
+def test_memory_of_objects_that_ended_holds_nothing_of_them_for_the_next() -> None:
+    """Sixty objects, three at a time, each where no other has been; a crossing is where it is for one alone."""
+    paths = [list(walk((200, 100 + 5 * number), (440, 130 + 5 * number), 9)) for number in range(60)]
+    analytics, crossings, alone_at = Analytics([], [DOOR]), [], []
+    for frame in range(3 * 60 + 60):
+        boxes = {n + 1: path[frame - 3 * n] for n, path in enumerate(paths) if 0 <= frame - 3 * n < len(path)}
+        ended = [n + 1 for n, path in enumerate(paths) if frame - 3 * n == len(path)]
+        view = analytics.update(tracks_of(boxes), at(frame, 10), SIZE, ended=ended)
+        crossings += [finding for finding in view.findings if finding.event == "line_crossed"]
+    for path in paths:
+        (crossing,) = found(play(Analytics([], [DOOR]), alone(path)))
+        alone_at.append(crossing.at)
+    assert [crossing.track_ids for crossing in crossings] == [(n + 1,) for n in range(60)]
+    assert [crossing.at for crossing in crossings] == alone_at
+
+
 def test_once_counts_each_identity_once_per_direction() -> None:
     line = Line("door", DOOR.points, left_to_right="in", right_to_left="out", once=True)
     analytics = Analytics([], [line])

@@ -75,7 +75,7 @@ def test_a_class_that_flickers_is_the_one_seen_most() -> None:
 
 
 def _shadows(boxes: np.ndarray, class_id: np.ndarray, score: np.ndarray) -> np.ndarray | None:
-    return shadows(boxes, class_id, score, (boxes[2] - boxes[0]).tolist())
+    return shadows(boxes, class_id, score, boxes.tolist())
 
 
 @pytest.mark.parametrize(
@@ -92,6 +92,14 @@ def test_a_second_box_on_an_object_is_a_shadow(part: tuple[int, ...], score: flo
     boxes = np.array([(100, 100, 140, 200), part, (400, 100, 440, 200)], float).T
     found_shadows = _shadows(boxes, np.zeros(3), np.array([0.8, score, 0.8]))
     assert (found_shadows is not None and found_shadows.tolist() == [False, True, False]) is is_shadow
+
+
+@pytest.mark.parametrize("count", [2, 17, 40])
+def test_the_first_of_equal_boxes_is_no_shadow_however_many_there_are(count: int) -> None:
+    boxes = np.tile([[100.0], [100.0], [140.0], [200.0]], (1, count))
+    shadow = _shadows(boxes, np.zeros(count), np.full(count, 0.8))
+    assert shadow is not None
+    assert shadow.tolist() == [False] + [True] * (count - 1) or shadow.tolist() == [True] * (count - 1) + [False]
 
 
 def test_objects_of_two_classes_are_no_shadows() -> None:

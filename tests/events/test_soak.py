@@ -14,7 +14,7 @@ import pytest
 
 from engine.analytics.analytics import Analytics
 from engine.analytics.findings import Finding
-from engine.analytics.view import View
+from engine.analytics.view import Counts, Setup, View
 from engine.data import Packet, Run, TrackEvent
 from engine.events.log import EventLog
 from engine.events.store.place import StorePlace
@@ -98,7 +98,8 @@ def walk(of: Run, source_id: str, first: int, track_id: int) -> Iterator[Packet]
                     at if n == 4 else None, number=track_id, identity=track_id, track_ids=(track_id,), why=("x" * 60,),
                 ),
             )  # fmt: skip
-        view = View(at, None, (200, 100), packet.tracks, None, np.zeros(1), ("yard",), (), (), {"yard": 1}, {}, {})  # type: ignore[arg-type]
+        setup, counts = Setup((200, 100), ("yard",)), Counts({"yard": 1})
+        view = View(at, None, packet.tracks, None, np.zeros(1), setup, counts)  # type: ignore[arg-type]
         if n == 4:
             event = TrackEvent("ended", track_id, at, 0, at - 4 * NS, at, 0.9, 5, scenes.walker(n))
             packet = Packet(packet.frame, packet.detections, packet.tracks, of, events=(event,))

@@ -37,7 +37,7 @@ class ZoneRule(Rule):
     _change: int | None = field(default=None, init=False, repr=False, compare=False)
     _turnover: int = field(default=0, init=False, repr=False, compare=False)
     _ended: int = field(default=0, init=False, repr=False, compare=False)
-    _has_lost: bool = field(default=False, init=False, repr=False, compare=False)
+    _lost: list[int] = field(default_factory=list, init=False, repr=False, compare=False)
     _has_absent: bool = field(default=False, init=False, repr=False, compare=False)
     _due_ns: int = field(default=0, init=False, repr=False, compare=False)
 
@@ -55,8 +55,8 @@ class ZoneRule(Rule):
         return (
             view.captured_ns < self._due_ns
             and view.zone_changes.get(self.zone) == self._change
-            and (view.turnover == self._turnover or not self._has_lost)
-            and (view.ended == self._ended or not self._has_absent)
+            and (view.ended == self._ended or not (self._has_absent or self._lost))
+            and (view.turnover == self._turnover or all(map(view.objects.is_absent, self._lost)))
         )
 
     def _sleep(
@@ -71,9 +71,9 @@ class ZoneRule(Rule):
             ends_s: when episodes of absent objects end, unless the objects end first.
         """
         is_absent = view.objects.is_absent
-        due_s = [begin_s + self.for_s for identity, begin_s in since_s.items() if not is_absent(stays[identity].at)]
-        first_s = min([*due_s, *ends_s], default=None)
-        self._has_lost, self._has_absent = len(due_s) < len(since_s), bool(ends_s)
+        self._lost = [stays[identity].at for identity in since_s if is_absent(stays[identity].at)]
+        due_s = [begin_s + self.for_s for identity, begin_s in since_s.items() if stays[identity].at not in self._lost]
+        first_s, self._has_absent = min([*due_s, *ends_s], default=None), bool(ends_s)
         self._turnover, self._ended, self._change = view.turnover, view.ended, view.zone_changes.get(self.zone)
         if self._change is None:
             self._due_ns = 0
