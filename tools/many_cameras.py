@@ -65,11 +65,10 @@ def camera_settings(settings: Sequence[str], count: int) -> list[str]:
 
 
 def is_carried(report: ManyCameras) -> bool:
-    """Return whether the results are young and complete enough: p99 below 1 s, less than 1 % of the frames dropped."""
+    """Return whether the results are young and complete: p99 below 1 s, less than 1 % dropped, no camera silent."""
+    age_ms = max((part.p99 for part in report.ages), default=MAX_AGE_MS)
     dropped = report.captured - report.published
-    return max((part.p99 for part in report.ages), default=MAX_AGE_MS) < MAX_AGE_MS and (
-        dropped < MAX_DROPPED * report.captured
-    )
+    return age_ms < MAX_AGE_MS and dropped < MAX_DROPPED * report.captured and not report.silent
 
 
 def largest(is_good: Callable[[int], bool], most: int, first: int = 1) -> int:

@@ -22,6 +22,7 @@ class ManyCameras:
         cameras: number of cameras.
         captured: frames that arrived after the warm-up, by `frame_id`.
         published: those of them that were published.
+        silent: cameras of which no frame was published after the warm-up.
         fairness: fewest frames published by a camera as a share of the most.
         fps: frames published per second, of all cameras.
         captured_fps: frames that arrived per second, of all cameras.
@@ -36,6 +37,7 @@ class ManyCameras:
     cameras: int
     captured: int
     published: int
+    silent: int
     fairness: float
     fps: float
     captured_fps: float
@@ -60,6 +62,11 @@ class Arrivals:
     def note(self, message: FrameMessage) -> None:
         """Count the frame of a message."""
         self.add(message.source_id, message.stream_epoch, message.frame_id)
+
+    @property
+    def cameras(self) -> int:
+        """Cameras of which a frame was published."""
+        return len({source_id for source_id, _ in self._ids})
 
     @property
     def captured(self) -> int:
@@ -109,6 +116,7 @@ def many_cameras(
         len(uris),
         arrivals.captured,
         arrivals.published,
+        len(uris) - arrivals.cameras,
         fairness(sources),
         len(ages.values) / seconds,
         arrivals.captured / seconds,

@@ -14,8 +14,8 @@ from tests.media import encode_clip, numbered_images
 from tools.many_cameras import camera_settings, is_carried, largest, rotated
 
 
-def report(p99: float, captured: int, published: int) -> ManyCameras:
-    return ManyCameras(1, captured, published, 1.0, 10.0, 10.0, (Part(1000, 50.0, p99),), (), True, 0.1, 0, {})
+def report(p99: float, published: int, silent: int) -> ManyCameras:
+    return ManyCameras(2, 1000, published, silent, 1.0, 10.0, 10.0, (Part(1000, 50.0, p99),), (), True, 0.1, 0, {})
 
 
 @pytest.mark.parametrize("carried", [0, 1, 2, 3, 7, 11, 31, 32])
@@ -27,11 +27,19 @@ def test_the_largest_number_is_found_in_few_trials(carried: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("p99", "published", "expected"),
-    [(300.0, 1000, True), (300.0, 991, True), (300.0, 990, False), (1200.0, 1000, False)],
+    ("p99", "published", "silent", "expected"),
+    [
+        (300.0, 1000, 0, True),
+        (300.0, 991, 0, True),
+        (300.0, 990, 0, False),
+        (1200.0, 1000, 0, False),
+        (300.0, 1000, 1, False),
+    ],
 )
-def test_cameras_are_carried_while_results_are_young_and_complete(p99: float, published: int, expected: bool) -> None:
-    assert is_carried(report(p99, 1000, published)) is expected
+def test_cameras_are_carried_while_results_are_young_and_complete(
+    p99: float, published: int, silent: int, expected: bool
+) -> None:
+    assert is_carried(report(p99, published, silent)) is expected
 
 
 def test_frames_are_counted_for_each_connection_of_each_camera() -> None:
@@ -39,7 +47,7 @@ def test_frames_are_counted_for_each_connection_of_each_camera() -> None:
     for source_id, epoch, frame_ids in (("a", 0, (500, 501, 504)), ("b", 0, (7,)), ("a", 1, (0, 1))):
         for frame_id in frame_ids:
             arrivals.add(source_id, epoch, frame_id)
-    assert (arrivals.captured, arrivals.published) == (5 + 1 + 2, 6)
+    assert (arrivals.captured, arrivals.published, arrivals.cameras) == (5 + 1 + 2, 6, 2)
 
 
 def test_settings_of_each_camera_are_written_out() -> None:
