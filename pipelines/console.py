@@ -13,15 +13,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any
-
-from rich.console import Console
 
 from engine.errors import SinkError
 from engine.redaction import printable, redact, redact_tree
 from pipelines.logs import JsonFormatter, RateLimit, SafeFormatter, json_line
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.live import Live
     from rich.table import Table
     from rich.text import Text
@@ -34,18 +34,42 @@ MODEL_STAGES = ("queue", "preprocess", "infer", "postprocess")
 STATE_STYLE = {"live": "green", "connecting": "yellow", "stalled": "yellow", "offline": "red", "ended": "dim"}
 
 
-class _Aside(Console):
-    """A console for progress and errors: a run continues after its reader has gone."""
+class _Aside:
+    """How progress and errors are written to stderr."""
 
     says_progress = True
     is_json = False
 
-    def on_broken_pipe(self) -> None:
-        """Go on."""
+
+_aside = _Aside()
 
 
-stderr = _Aside(stderr=True, highlight=False)
-stdout = Console(highlight=False)
+@cache
+def stdout() -> Console:
+    """Return the console for tables of results."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+@cache
+def stderr() -> Console:
+    """Return the console for tables and colours beside the results. A run continues after its reader has gone."""
+    from rich.console import Console
+
+    class Aside(Console):
+        def on_broken_pipe(self) -> None:
+            """Continue."""
+
+    return Aside(stderr=True, highlight=False)
+
+
+def _is_terminal() -> bool:
+    """Return whether stderr shows tables and colours; loads nothing for a plain file or pipe."""
+    with suppress(ValueError):  # closed
+        may_be = sys.stderr.isatty() or any(name in os.environ for name in ("FORCE_COLOR", "TTY_COMPATIBLE"))
+        return may_be and stderr().is_terminal
+    return False
 
 
 def set_up_streams() -> None:
@@ -65,8 +89,8 @@ def set_up_logging(verbosity: int, *, quiet: bool = False, as_json: bool = False
     """
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG)
     level = logging.ERROR if quiet else level
-    stderr.says_progress = not quiet
-    stderr.is_json = as_json
+    _aside.says_progress = not quiet
+    _aside.is_json = as_json
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     if not as_json:
         handler = _LateHandler()
@@ -85,7 +109,7 @@ class _LateHandler(logging.Handler):
         if self._rich is None:
             from rich.logging import RichHandler
 
-            self._rich = RichHandler(console=stderr, show_path=False, show_time=True, log_time_format="%H:%M:%S")
+            self._rich = RichHandler(console=stderr(), show_path=False, show_time=True, log_time_format="%H:%M:%S")
             self._rich.setFormatter(self.formatter)
         self._rich.emit(record)
 
@@ -104,24 +128,24 @@ def cell(text: object, style: str = "") -> Text:
 
 def say(text: str) -> None:
     """Print a line of progress on stderr; do nothing if its reader has gone."""
-    if not stderr.says_progress:
-        return
-    with suppress(OSError, ValueError):
-        stderr.print(_aside("info", text), markup=False, soft_wrap=True)
-
-
-def _aside(level: str, text: str) -> str:
-    return json_line(level, text) if stderr.is_json else safe(text)
+    if _aside.says_progress:
+        _write_aside("info", text)
 
 
 def fail(text: str) -> None:
     """Print an error on stderr; do nothing if its reader has gone."""
+    if _aside.is_json or not _is_terminal():
+        _write_aside("error", text if _aside.is_json else f"error: {text}")
+        return
     with suppress(OSError, ValueError):
-        if stderr.is_json:
-            stderr.print(json_line("error", text), markup=False, soft_wrap=True)
-            return
-        stderr.print("error:", style="bold red", end=" ")
-        stderr.print(safe(text), markup=False, soft_wrap=True)
+        stderr().print("error:", style="bold red", end=" ")
+        stderr().print(safe(text), markup=False, emoji=False, soft_wrap=True)
+
+
+def _write_aside(level: str, text: str) -> None:
+    with suppress(OSError, ValueError):
+        sys.stderr.write((json_line(level, text) if _aside.is_json else safe(text)) + "\n")
+        sys.stderr.flush()
 
 
 def result(text: str) -> None:
@@ -151,7 +175,7 @@ def result_json(value: Any, *, indent: int | None = None) -> None:
 
 def show_table(table: Table) -> None:
     """Print a rich table on stdout."""
-    stdout.print(table)
+    stdout().print(table)
 
 
 @contextmanager
@@ -163,8 +187,8 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn(safe(what), markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    shown, above = stderr.is_terminal, sys.stdout.isatty()
-    with Progress(*columns, console=stderr, disable=not shown, redirect_stdout=above) as bar:
+    shown, above = _is_terminal(), sys.stdout.isatty()
+    with Progress(*columns, console=stderr(), disable=not shown, redirect_stdout=above) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -172,7 +196,7 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
 def _live_display() -> Live:
     from rich.live import Live
 
-    return Live(console=stderr, refresh_per_second=4)
+    return Live(console=stderr(), refresh_per_second=4)
 
 
 def _new_table(**options: Any) -> Table:
@@ -187,8 +211,8 @@ class RunView:
 
     def __init__(self, pipeline: Pipeline, *, quiet: bool = False) -> None:
         self._pipeline = pipeline
-        self._quiet = quiet or not stderr.says_progress
-        is_table = stderr.is_terminal and not (self._quiet or stderr.is_json)
+        self._quiet = quiet or not _aside.says_progress
+        is_table = not (self._quiet or _aside.is_json) and _is_terminal()
         self._live = _live_display() if is_table else None
         self._before: dict[str, tuple[float, int]] = {}
         self._rates: dict[str, float] = {}
@@ -287,7 +311,7 @@ def show_summary(summary: Mapping[str, Any], *, aside: bool = False) -> None:
             text_of_dropped(s["dropped"]),
             str(s["reconnects"]),
         )
-    (stderr if aside else stdout).print(table)
+    (stderr() if aside else stdout()).print(table)
     latency = summary["latency_ms"]
     tell(
         f"{summary['fps']:.1f} fps; latency p50 {latency['p50']:.1f}, p99 {latency['p99']:.1f}, "

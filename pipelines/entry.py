@@ -16,6 +16,7 @@ def main() -> None:
     """Run the command line."""
     fill_standard_streams()
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # its messages about damaged images do not belong in our log
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it reads the metadata of all packages to find them
     for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
         if number == _signal.SIGHUP and _signal.getsignal(number) == _signal.SIG_IGN:
             continue  # nohup

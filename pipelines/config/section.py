@@ -31,7 +31,13 @@ class Section(BaseModel):
     EXAMPLE: ClassVar[str] = ""
     """What to write in place of a bare value: its most common key."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        coerce_numbers_to_str=True,
+        defer_build=True,  # only sections that are validated by themselves need a validator of their own
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -114,7 +114,8 @@ def test_streams_that_are_no_files_are_left_alone(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("name", HOSTILE)
 def test_names_in_tables_are_shown_as_they_are(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.StringIO()
-    monkeypatch.setattr(console, "stdout", Console(file=out, width=200, force_terminal=True, highlight=False))
+    shown = Console(file=out, width=200, force_terminal=True, highlight=False)
+    monkeypatch.setattr(console, "stdout", lambda: shown)
     console.show_rows(name, [{name: name}])
     assert name not in out.getvalue() or "[" in name
     assert "\x1b[2J" not in out.getvalue()
@@ -130,6 +131,12 @@ def test_lines_and_json_hold_no_command_to_the_terminal(name: str, capsys: pytes
     assert plain.isprintable()
     assert as_json.isprintable()
     assert json.loads(as_json) == {"name": name}
+
+
+def test_progress_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    console.say("yard :warning: [bold]")
+    console.fail("yard :warning: [bold]")
+    assert capsys.readouterr().err == "yard :warning: [bold]\nerror: yard :warning: [bold]\n"
 
 
 def test_a_cell_has_no_markup() -> None:
