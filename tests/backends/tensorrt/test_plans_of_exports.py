@@ -31,6 +31,20 @@ pytestmark = [
 FAMILIES = {"yolov8n": "yolo", "yolo11n": "yolo", "yolo26n": "end_to_end", "rtdetr-l": "rtdetr"}
 SIZES = {"yolov8n": 640}
 SIDE = 320
+IS_DYNAMIC = {"yolov8n": True, "yolo11n": False, "yolo26n": True, "rtdetr-l": True}
+"""Whether the batch is open in the short form: each family once, with each precision; the rest takes minutes."""
+PLANS = [
+    pytest.param(
+        name,
+        precision,
+        is_dynamic,
+        marks=[] if is_dynamic == IS_DYNAMIC[name] else [pytest.mark.soak],
+        id=f"{name}-{precision}-{'dynamic' if is_dynamic else 'static'}",
+    )
+    for name in FAMILIES
+    for precision in ("fp32", "fp16", "int8")
+    for is_dynamic in (False, True)
+]
 Export = Callable[[str, bool], Path]
 
 
@@ -66,9 +80,7 @@ def calibration(size: int) -> Iterator[NDArray[np.float32]]:
         yield rng.random((1, 3, size, size)).astype(np.float32)
 
 
-@pytest.mark.parametrize("is_dynamic", [False, True], ids=["static", "dynamic"])
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(("name", "precision", "is_dynamic"), PLANS)
 def test_an_export_becomes_a_plan_that_describes_itself(
     name: str, precision: str, is_dynamic: bool, export: Export, tmp_path: Path
 ) -> None:
