@@ -6,7 +6,7 @@ Each backend is a row in `BACKENDS`. Its module is imported only when it is chos
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -94,10 +94,12 @@ DYNAMIC_QUANTISATION = ("ConvInteger", "MatMulInteger")
 """ONNX operators on integers whose scales are found while the model runs."""
 
 
-def all_backends() -> dict[str, BackendEntry]:
-    """Return all backends in the order in which `auto` tries them; those of other packages come last."""
-    others = {name: REGISTRY.load(name) for name in REGISTRY.names() if name not in BACKENDS}
-    return {**BACKENDS, **{name: entry for name, entry in others.items() if isinstance(entry, BackendEntry)}}
+def all_backends() -> Iterator[tuple[str, BackendEntry]]:
+    """Yield all backends in the order in which `auto` tries them; those of other packages come last."""
+    yield from BACKENDS.items()
+    for name in REGISTRY.names():  # reads the metadata of all packages
+        if name not in BACKENDS and isinstance(entry := REGISTRY.load(name), BackendEntry):
+            yield name, entry
 
 
 def select_backend(path: Path, name: str = "auto", *, without: Collection[str] = ()) -> tuple[str, str]:
@@ -117,12 +119,12 @@ def select_backend(path: Path, name: str = "auto", *, without: Collection[str] =
     if name != "auto":
         entry = _entry(name)
         if suffix not in entry.suffixes:
-            fitting = [other for other, row in all_backends().items() if suffix in row.suffixes]
+            fitting = [other for other, row in all_backends() if suffix in row.suffixes]
             raise ConfigError(f"backend {name} does not run {path.name}: use {' or '.join(fitting) or 'another file'}")
         return name, "requested"
     obstacles: list[str] = []
     slow: tuple[str, str] | None = None
-    for candidate, entry in all_backends().items():
+    for candidate, entry in all_backends():
         if suffix not in entry.suffixes or candidate in without:
             continue
         obstacle = why_not(candidate, path)
@@ -136,7 +138,7 @@ def select_backend(path: Path, name: str = "auto", *, without: Collection[str] =
     if slow is not None:
         return slow
     if not obstacles:
-        known = sorted({known for row in all_backends().values() for known in row.suffixes})
+        known = sorted({known for _, row in all_backends() for known in row.suffixes})
         raise ConfigError(f"{path}: no backend runs {suffix or 'such'} files: expected one of {', '.join(known)}")
     raise ConfigError(f"{path}: {'; '.join(obstacles)}")
 
