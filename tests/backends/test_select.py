@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine import registry
+from engine.assets import demo_model
 from engine.backends import select
 from engine.backends.select import BACKENDS, REMOTE, create_backend, select_backend, why_not
 from engine.errors import ConfigError, MissingDependencyError
@@ -127,3 +129,15 @@ def test_a_file_that_cannot_be_read_is_left_to_whoever_loads_it(
     broken = tmp_path / "m.onnx"
     broken.write_bytes(b"not a model")
     assert select_backend(broken)[0] == "openvino"
+
+
+def test_a_model_for_a_built_in_backend_needs_no_metadata_of_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading that of all packages takes longer than anything else in the choice of a backend."""
+
+    def unexpected(path: tuple[str, ...]) -> None:
+        raise AssertionError("the metadata of all packages was read")
+
+    monkeypatch.setattr(registry, "_installed", unexpected)
+    assert select_backend(demo_model())[0] in BACKENDS
+    with pytest.raises(AssertionError, match="metadata"):
+        select_backend(Path("model.unknown"))

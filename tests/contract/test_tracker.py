@@ -286,7 +286,7 @@ def test_classes_are_kept_apart_where_asked(make: Make) -> None:
 
 
 def test_hours_of_passers_by_leave_nothing_behind(make: Make) -> None:
-    """For four simulated hours, a group of three passes every minute, and nobody reads the events."""
+    """A group of three passes every minute for four simulated hours, and nobody reads the events."""
     minutes = 4 * 60
     tracker = make(max_objects=20)
     sizes = []

@@ -37,7 +37,9 @@ main()
 
 def modules_of_run(*words: str) -> set[str]:
     """Return the modules that a command has loaded by its end."""
-    done = subprocess.run([sys.executable, "-c", REPORT, *words], capture_output=True, text=True, timeout=90)
+    environment = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "TTY_COMPATIBLE")}
+    command = [sys.executable, "-c", REPORT, *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90, env=environment)
     assert done.returncode == 0, done.stderr
     return set(json.loads(done.stderr.splitlines()[-1]))
 

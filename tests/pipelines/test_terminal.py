@@ -133,7 +133,9 @@ def test_lines_and_json_hold_no_command_to_the_terminal(name: str, capsys: pytes
     assert json.loads(as_json) == {"name": name}
 
 
-def test_progress_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_shown_as_it_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
     console.say("yard :warning: [bold]")
     console.fail("yard :warning: [bold]")
     assert capsys.readouterr().err == "yard :warning: [bold]\nerror: yard :warning: [bold]\n"
